@@ -1,0 +1,1 @@
+"""The program: capture, canonical form, editing, verification, text."""

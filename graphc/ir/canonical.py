@@ -1,0 +1,125 @@
+"""Canonical form, made once at capture: functional ops, explicit sizes, no bookkeeping.
+
+After this the graph has no in-place op, no ``chunk``, no default attention scale, no negative
+slice bound, no dead node, and one ``get_attr`` node for each tensor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch.fx import Graph, Node
+
+from graphc.ir.functional import make_functional
+
+aten = torch.ops.aten
+END = 2**63 - 1
+
+ASSERTS = {
+    aten._assert_tensor_metadata.default,
+    aten._assert_scalar.default,
+    aten._assert_async.msg,
+    aten.sym_constrain_range.default,
+    aten.sym_constrain_range_for_size.default,
+}
+IDENTITIES = {aten.alias.default, aten.detach.default, aten.lift_fresh_copy.default, aten.lift_fresh.default}
+CASTS = {aten.to.dtype, aten.to.device, aten.to.dtype_layout, aten._to_copy.default, aten.to.other, aten.type_as.default}
+BY_COUNT = {aten.chunk.default, aten.unsafe_chunk.default}
+BY_SIZE = {aten.split.Tensor, aten.unsafe_split.Tensor}
+
+
+def canonicalize(graph: Graph, same: Mapping[str, str]) -> None:
+    """Bring a freshly exported graph into canonical form.
+
+    Args:
+        graph: changed in place.
+        same: for each ``get_attr`` target, the one name that stands for its tensor.
+
+    Raises:
+        CaptureError: an in-place op writes through an alias in a way that has no functional twin.
+    """
+    for node in list(graph.nodes):
+        if node.op == "call_function" and node.target in ASSERTS:
+            graph.erase_node(node)
+        elif isinstance(node.target, torch._ops.OpOverload):
+            _name_arguments(node)
+    make_functional(graph)
+    _one_node_a_tensor(graph, same)
+    for node in list(graph.nodes):
+        if node.op == "call_function":
+            _simplify(graph, node)
+    graph.eliminate_dead_code()
+    graph.lint()
+
+
+def _name_arguments(node: Node) -> None:
+    """Put arguments that may be positional into their position."""
+    args, kwargs = list(node.args), dict(node.kwargs)
+    assert isinstance(node.target, torch._ops.OpOverload)
+    for index, argument in enumerate(node.target._schema.arguments):
+        if argument.kwarg_only or not kwargs:
+            break
+        if argument.name in kwargs:
+            args += [a.default_value for a in node.target._schema.arguments[len(args) : index]]
+            args.append(kwargs.pop(argument.name))
+    node.args, node.kwargs = tuple(args), kwargs
+
+
+def _one_node_a_tensor(graph: Graph, same: Mapping[str, str]) -> None:
+    first: dict[str, Node] = {}
+    for node in list(graph.nodes):
+        if node.op == "get_attr":
+            name = same.get(str(node.target), str(node.target))
+            node.target = name
+            kept = first.setdefault(name, node)
+            if kept is not node:
+                node.replace_all_uses_with(kept)
+                graph.erase_node(node)
+
+
+def _simplify(graph: Graph, node: Node) -> None:
+    if node.target in IDENTITIES or (node.target in CASTS and _changes_nothing(node)) or _slices_nothing(node):
+        node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type] # a tensor by the op's schema
+        graph.erase_node(node)
+    elif node.target in BY_COUNT or node.target in BY_SIZE:
+        _name_parts(node)
+    elif node.target is aten.scaled_dot_product_attention.default and node.kwargs.get("scale") is None:
+        width = node.args[0].meta["val"].shape[-1]  # type: ignore[union-attr] # a node by the op's schema
+        if isinstance(width, int):
+            node.kwargs = {**node.kwargs, "scale": 1 / math.sqrt(width)}
+    elif node.target is aten.slice.Tensor:
+        _count_from_front(node)
+
+
+def _changes_nothing(node: Node) -> bool:
+    before, after = node.args[0].meta["val"], node.meta["val"]  # type: ignore[union-attr] # a tensor
+    return bool(before.dtype == after.dtype and before.device == after.device and not node.kwargs.get("copy"))
+
+
+def _slices_nothing(node: Node) -> bool:
+    if node.target is not aten.slice.Tensor:
+        return False
+    start, end, step = (*node.args[2:], *(None, None, None)[len(node.args) - 2 :])[:3]
+    return start in (None, 0) and (end is None or end == END) and step in (None, 1)
+
+
+def _name_parts(node: Node) -> None:
+    """Say how long each part of a chunk or split is; a dynamic dim stays as it is."""
+    dim = node.args[2] if len(node.args) > 2 else 0
+    assert isinstance(dim, int)
+    sizes = [part.shape[dim] for part in node.meta["val"]]
+    if all(isinstance(size, int) for size in sizes):
+        node.target = aten.split_with_sizes.default
+        node.args = (node.args[0], sizes, dim)
+
+
+def _count_from_front(node: Node) -> None:
+    """Bounds of a slice along a static dim as numbers from its start."""
+    data, dim, *bounds = (*node.args, 0)[:4] if len(node.args) == 1 else node.args
+    size = data.meta["val"].shape[dim]  # type: ignore[union-attr,index] # a tensor
+    if not isinstance(size, int) or any(isinstance(b, Node) for b in bounds):
+        return
+    counted = [b + size if isinstance(b, int) and b < 0 else b for b in bounds[:2]]
+    node.args = (data, dim, *[max(0, b) if isinstance(b, int) else b for b in counted], *bounds[2:])

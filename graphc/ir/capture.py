@@ -1,0 +1,244 @@
+"""Capture: from a model and example inputs to a Program, through torch.export."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
+from torch.fx.experimental import _config as symbolic_config
+from torch.utils import _pytree as pytree
+
+from graphc.errors import CaptureError, nearest
+from graphc.ir.canonical import canonicalize
+from graphc.ir.contract import describe_contract, names_of_symbols
+from graphc.ir.program import Program, assemble, attribute, copy_graph
+
+Dynamic = Mapping[str, Mapping[int, str]]
+
+
+def capture(
+    model: torch.nn.Module | ExportedProgram,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic: Dynamic | None = None,
+) -> Program:
+    """Trace a model into a Program.
+
+    The model is traced in evaluation mode and without gradients, and is left as it was; the
+    Program shares its tensors. Hugging Face models are traced without their key/value cache.
+
+    Args:
+        model: a module, a Hugging Face model, or an ExportedProgram (which has its own inputs).
+        args: positional example inputs. Use sizes that differ from each other and from the
+            model's own (a batch of 4, not of 1 or 2), or torch.export may take them for constants.
+        kwargs: example inputs by name.
+        dynamic: for each input, which dims may vary and their names: ``{"x": {0: "batch"}}``; the
+            same name is the same size. None makes dim 0 of all inputs that agree on it dynamic,
+            as ``batch``, if it is at least 2; ``{}`` captures fixed sizes.
+
+    Raises:
+        CaptureError: the inputs do not fit, a name is not an input, or torch.export refuses the
+            model; says which line and what to do.
+    """
+    if isinstance(model, ExportedProgram):
+        return _from_exported(model, None)
+    args, kwargs = tuple(args), dict(kwargs or {})
+    bound = _bind(model, args, kwargs)
+    chosen = _default_dynamic(bound) if dynamic is None else dynamic
+    for name in chosen:
+        if name not in bound:
+            raise CaptureError(f"no input is called {name!r}", where="dynamic", hint=nearest(name, bound))
+    shapes = _dynamic_shapes(bound, chosen)
+    with _ready(model):
+        exported = _export(model, args, kwargs, shapes)
+    return _from_exported(exported, model, args, kwargs, shapes)
+
+
+def _bind(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Example inputs by the names of the model's forward."""
+    try:
+        bound = inspect.signature(model.forward).bind(*args, **kwargs)
+    except TypeError as error:
+        raise CaptureError(
+            "the example inputs do not fit the model",
+            where=f"{type(model).__name__}.forward{inspect.signature(model.forward)}",
+            why=str(error),
+            hint="give the inputs that forward needs, by position or by name",
+        ) from error
+    named: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        if bound.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+            named.update(value)
+        else:
+            named[name] = value
+    return named
+
+
+def _default_dynamic(bound: Mapping[str, Any]) -> Dynamic:
+    tensors = {n: v for n, v in bound.items() if isinstance(v, torch.Tensor) and v.dim()}
+    if not tensors:
+        return {}
+    batch = next(iter(tensors.values())).shape[0]
+    return {n: {0: "batch"} for n, v in tensors.items() if v.shape[0] == batch} if batch >= 2 else {}
+
+
+def _dynamic_shapes(bound: Mapping[str, Any], chosen: Dynamic) -> dict[str, Any]:
+    """torch.export's ``dynamic_shapes`` with names in place of Dim objects."""
+
+    def spec(value: Any, dims: Mapping[int, str]) -> Any:
+        return dict(dims) if isinstance(value, torch.Tensor) else None
+
+    return {
+        name: pytree.tree_map(lambda v, d=chosen.get(name, {}): spec(v, d), value) for name, value in bound.items()
+    }
+
+
+def with_dims(shapes: Any, dims: dict[str, Any]) -> Any:
+    """Names of dynamic dims replaced by one Dim object each."""
+    if isinstance(shapes, str):
+        return dims.setdefault(shapes, Dim(shapes))
+    if isinstance(shapes, Mapping):
+        return {key: with_dims(value, dims) for key, value in shapes.items()}
+    if isinstance(shapes, (list, tuple)):
+        return type(shapes)(with_dims(value, dims) for value in shapes)
+    return shapes
+
+
+@contextlib.contextmanager
+def _ready(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode, no gradients, no key/value cache; put back afterwards."""
+    training = {module: module.training for module in model.modules()}
+    config = getattr(model, "config", None)
+    cache = getattr(config, "use_cache", None)
+    model.eval()
+    if cache and config is not None:
+        config.use_cache = False
+    try:
+        with torch.no_grad(), symbolic_config.patch(backed_size_oblivious=True):
+            yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+        if cache and config is not None:
+            config.use_cache = cache
+
+
+def _export(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: dict[str, Any]
+) -> ExportedProgram:
+    errors: list[Exception] = []
+    for deferred in (False, True):
+        try:
+            return torch.export.export(
+                model,
+                args,
+                kwargs,
+                dynamic_shapes=with_dims(shapes, {}),
+                strict=False,
+                prefer_deferred_runtime_asserts_over_guards=deferred,
+            )
+        except Exception as error:  # noqa: BLE001 - any failure of the tracer becomes one CaptureError below
+            errors.append(error)
+    raise _explain(model, args, kwargs, errors[0]) from errors[0]
+
+
+def _explain(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception
+) -> CaptureError:
+    """Inputs that do not fit, or a line that torch.export cannot trace."""
+    try:
+        model(*args, **kwargs)
+    except Exception as own:  # noqa: BLE001 - the model's own failure is what we report
+        return CaptureError(
+            "the example inputs do not fit the model",
+            where=_user_line(own),
+            why=f"{type(own).__name__}: {_first_line(own)}",
+            hint="check the shapes and dtypes of the example inputs",
+        )
+    text = str(error)
+    if "Constraints violated" in text or "specialized" in text:
+        hint = "use example sizes that differ from the model's own, or leave that dim out of `dynamic`"
+    else:
+        hint = (
+            "control flow or sizes that depend on values cannot be traced: compute them from shapes, "
+            "or capture the submodule that has none (detectors: the backbone)"
+        )
+    return CaptureError(
+        "torch.export cannot trace the model",
+        where=_user_line(error),
+        why=f"{type(error).__name__}: {_first_line(error)}",
+        hint=hint,
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+
+
+def _user_line(error: BaseException) -> str:
+    """The innermost line that is neither torch's nor ours."""
+    inside = [Path(torch.__file__).parent, Path(__file__).parents[1]]
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not any(Path(f.filename).is_relative_to(p) for p in inside)]
+    own = [f for f in own if not f.filename.startswith("<")]
+    return f"{own[-1].filename}:{own[-1].lineno}: {own[-1].line}" if own else "inside torch.export"
+
+
+def _from_exported(
+    exported: ExportedProgram,
+    model: torch.nn.Module | None,
+    args: tuple[Any, ...] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    shapes: Mapping[str, Any] | None = None,
+) -> Program:
+    if args is None or kwargs is None:
+        if exported.example_inputs is None:
+            raise CaptureError(
+                "the ExportedProgram carries no example inputs",
+                hint="export it again; torch.export keeps the inputs it was given",
+            )
+        args, kwargs = exported.example_inputs
+    module = exported.module(check_guards=False)
+    assert isinstance(module, GraphModule)
+    graph = copy_graph(module.graph)
+    names = _state_names(exported, model)
+    canonicalize(graph, names)
+    values = {str(n.target): attribute(module, str(n.target)) for n in graph.nodes if n.op == "get_attr"}
+    for node in graph.nodes:
+        if node.op == "get_attr" and node.target not in values:
+            values[str(node.target)] = attribute(module, str(node.target))
+    symbols = names_of_symbols(graph, shapes)
+    contract = describe_contract(graph, args, kwargs, shapes, symbols)
+    aliases = {alias: name for alias, name in names.items() if alias != name and name in values}
+    program = Program(assemble(graph, values), contract, aliases)
+    program.module.train(False)
+    return program
+
+
+def _state_names(exported: ExportedProgram, model: torch.nn.Module | None) -> dict[str, str]:
+    """For every name of a tensor, the first name of the same memory."""
+    named = dict(exported.state_dict)
+    if model is not None:
+        named.update(model.named_parameters(remove_duplicate=False))
+        named.update(model.named_buffers(remove_duplicate=False))
+    first: dict[Any, str] = {}
+    names: dict[str, str] = {}
+    for name, tensor in named.items():
+        names[name] = first.setdefault(_memory(tensor), name)
+    return names
+
+
+def _memory(tensor: torch.Tensor) -> Any:
+    """Equal for tensors that are one: same storage, place, shape and strides."""
+    if tensor.numel() == 0:
+        return id(tensor)
+    storage = tensor.untyped_storage()._cdata
+    return storage, tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype

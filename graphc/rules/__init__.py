@@ -1,0 +1,19 @@
+"""Rules: what each op means for the axes of its operands. One file a family of ops."""
+
+from graphc.rules import attention, contract, conv, index, norm, pointwise, reduce, shape
+from graphc.rules.operation import Operation
+from graphc.rules.table import RULES, rule
+
+__all__ = [
+    "RULES",
+    "Operation",
+    "attention",
+    "contract",
+    "conv",
+    "index",
+    "norm",
+    "pointwise",
+    "reduce",
+    "rule",
+    "shape",
+]

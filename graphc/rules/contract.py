@@ -1,0 +1,93 @@
+"""Ops that sum over an axis of two operands: linear layers, matrix products, einsum.
+
+The contracted axis is exact: removing a unit of it and zeroing it give the same result.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.fx import Node
+
+from graphc.axes.axis import Layout
+from graphc.axes.notation import Match, broadcast, parse
+from graphc.rules.operation import Operation, Value
+from graphc.rules.table import rule
+
+aten = torch.ops.aten
+WIDTH = {"o": "width"}
+
+rule(aten.linear.default, "... i, o i, o -> ... o", roles=WIDTH, macs="... o i")
+rule(aten.addmm.default, "... o, n i, i o -> n o", roles=WIDTH, macs="n o i")
+rule(aten.addbmm.default, "... o, b n i, b i o -> n o", macs="b n o i")
+rule(aten.outer.default, "m, n -> m n")
+rule(aten.dot.default, "k, k -> ", macs="k")
+rule(aten.mv.default, "m k, k -> m", macs="m k")
+rule(aten.bilinear.default, "... i, ... j, o i j, o -> ... o", roles=WIDTH, macs="... o i j")
+
+_MATRICES = parse("... m k, ... k n -> ... m n")
+_COLUMN = parse("... m k, k -> ... m")
+_ROW = parse("k, ... k n -> ... n")
+
+
+def _is_weight(op: Operation, index: int) -> bool:
+    value = op.arg(index)
+    return isinstance(value, Node) and value.op == "get_attr"
+
+
+def _product(op: Operation, first: int) -> Value:
+    """A matrix product of arguments ``first`` and ``first + 1``.
+
+    Between two activations it is attention: leading axes are heads, the other axes their width.
+    """
+    left, right = op.tensor(first), op.tensor(first + 1)
+    pattern = _COLUMN if len(right) == 1 else _ROW if len(left) == 1 else _MATRICES
+    match = Match(pattern, {}, op.where)
+    for operand, layout in zip(pattern.operands, (left, right), strict=True):
+        assert operand is not None
+        match.read(operand, layout)
+    bound = match.bound
+    if _is_weight(op, first) or _is_weight(op, first + 1):
+        op.play(bound.get("n"), "width")
+    else:
+        for axis in match.leading:
+            op.play(axis, "heads")
+        op.play(bound.get("k"), "head_dim")
+        op.play(bound.get("n"), "head_dim")
+    op.cost(*match.leading, bound.get("m"), bound.get("k"), bound.get("n"))
+    return match.write(pattern.results[0], op.shape)
+
+
+def _baddbmm(op: Operation) -> Value:
+    result: Layout = _product(op, 1)
+    return broadcast([result, op.tensor(0)], op.where)
+
+
+def _einsum(op: Operation) -> Value:
+    """The op's own notation is the rule; a repeated letter within one operand is pinned."""
+    equation = str(op.arg(0)).replace(" ", "")
+    pattern = parse(_spaced(equation))
+    operands = [op.values[node] for node in op.arg(1)]
+    match = Match(pattern, {}, op.where)
+    for operand, layout in zip(pattern.operands, operands, strict=True):
+        assert operand is not None
+        match.read(operand, layout)
+    if len(operands) > 1:
+        op.cost(*match.leading, *match.bound.values())
+    return match.write(pattern.results[0], op.shape)
+
+
+def _spaced(equation: str) -> str:
+    left, arrow, right = equation.partition("->")
+    if not arrow:
+        letters = sorted(set(left) - set(",."))
+        right = ("..." if "..." in left else "") + "".join(c for c in letters if left.count(c) == 1)
+    text = f"{left}->{right}"
+    marked = text.replace("...", "\0").replace("->", "\1")
+    return " ".join({"\0": "...", "\1": "->"}.get(c, c) for c in marked)
+
+
+rule(aten.matmul.default, lambda op: _product(op, 0))
+rule(aten.mm.default, lambda op: _product(op, 0))
+rule(aten.bmm.default, lambda op: _product(op, 0))
+rule(aten.baddbmm.default, _baddbmm)
+rule(aten.einsum.default, _einsum)

@@ -1,0 +1,99 @@
+"""Convolutions, pooling and resampling: dense, grouped and depthwise are one rule.
+
+Kernel and spatial dims stay whole: cutting them would change the padding too.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from graphc.axes.axis import Axis, product
+from graphc.axes.unify import divide
+from graphc.rules.operation import Operation, Value
+from graphc.rules.table import rule
+
+aten = torch.ops.aten
+ROLES = {"o": "filters", "g": "groups"}
+SPACE = {1: ("h",), 2: ("h", "w"), 3: ("d", "h", "w")}
+
+
+def _brackets(letters: tuple[str, ...], prefix: str) -> str:
+    return " ".join(f"[{prefix}{letter}]" for letter in letters)
+
+
+for _rank, _letters in SPACE.items():
+    _in, _kernel, _out = (_brackets(_letters, prefix) for prefix in ("", "k", "out_"))
+    _macs = "... g o i " + " ".join(f"k{s} out_{s}" for s in _letters)
+    _line = f"... (g i) {_in}, (g o) i {_kernel}, (g o) -> ... (g o) {_out}"
+    _conv = getattr(aten, f"conv{_rank}d")
+    rule([_conv.default, _conv.padding], _line, sizes={"g": 6}, roles=ROLES, macs=_macs)
+    _line = f"... (g i) {_in}, (g i) o {_kernel}, (g o) -> ... (g o) {_out}"
+    _macs = "... g o i " + " ".join(f"k{s} {s}" for s in _letters)
+    _transposed = getattr(aten, f"conv_transpose{_rank}d")
+    _overload = getattr(_transposed, "default" if _rank == 1 else "input")
+    rule(_overload, _line, sizes={"g": 6}, roles=ROLES, macs=_macs)
+    _pools = [getattr(aten, f"{kind}_pool{_rank}d").default for kind in ("avg", "max", "adaptive_avg")]
+    rule(_pools, f"... {_in} -> ... {_out}")
+
+rule([aten.upsample_nearest1d.vec, aten.upsample_linear1d.vec], "... [h] -> ... [out_h]")
+rule(
+    [
+        aten.upsample_nearest2d.vec,
+        aten.upsample_bilinear2d.vec,
+        aten.upsample_bicubic2d.vec,
+        aten._upsample_bilinear2d_aa.vec,
+        aten._upsample_bicubic2d_aa.vec,
+        aten.upsample_nearest2d.default,
+        aten.upsample_bilinear2d.default,
+        aten.upsample_bicubic2d.default,
+    ],
+    "... [h] [w] -> ... [out_h] [out_w]",
+)
+rule(aten.grid_sampler.default, "n c [h] [w], n [p] [q] [two] -> n c [p] [q]")
+rule([aten.max_pool2d_with_indices.default, aten.adaptive_max_pool2d.default], "... [h] [w] -> ... [p] [q], ... [p] [q]")
+
+
+def _shuffle(op: Operation) -> Value:
+    """pixel_shuffle and pixel_unshuffle: the factor goes between channels and space."""
+    axes, sizes = op.tensor(0), op.shape()
+    lead = axes[:-3]
+    for axis in axes[-2:]:
+        if axis is not None:
+            axis.pin(f"a spatial dim of {op.where()}")
+    channels = _shuffled_channels(op, axes[-3], sizes[-3])
+    return (*lead, channels, *(op.fresh(s, "a spatial dim") for s in sizes[-2:]))
+
+
+def _shuffled_channels(op: Operation, axis: Axis | None, size: int) -> Axis | None:
+    if axis is None or size == 1:
+        if axis is not None:
+            axis.pin(f"the factor of {op.where()}")
+        return op.fresh(size, "the factor")
+    if size < axis.size:
+        pair = divide(axis, size, op.where)
+        if pair is None:
+            axis.pin(f"no common boundary with the factor of {op.where()}")
+            return op.fresh(size, "no common boundary with the factor")
+        pair[1].pin(f"the factor of {op.where()}")
+        return pair[0]
+    return product([axis, op.fresh(size // axis.size, "the factor")])
+
+
+rule([aten.pixel_shuffle.default, aten.pixel_unshuffle.default], _shuffle)
+
+
+def _channel_shuffle(op: Operation) -> Value:
+    """``(g c) -> (c g)`` of dim 1."""
+    axes = op.tensor(0)
+    groups = op.number(op.arg(1))
+    pair = None if axes[1] is None else divide(axes[1], groups, op.where)
+    if pair is None:
+        for axis in axes[1:2]:
+            if axis is not None:
+                axis.pin(f"no common boundary with the groups of {op.where()}")
+        return (axes[0], op.fresh(op.shape()[1], "no common boundary with the groups"), *axes[2:])
+    op.state((1,), pair[0])
+    return (axes[0], product([pair[1], pair[0]]), *axes[2:])
+
+
+rule(aten.channel_shuffle.default, _channel_shuffle)

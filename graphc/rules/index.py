@@ -1,0 +1,163 @@
+"""Indexing and tensors made from sizes. What is indexed by value stays whole."""
+
+from __future__ import annotations
+
+import torch
+from torch.fx import Node
+
+from graphc.axes.axis import Axis, leaf
+from graphc.axes.notation import broadcast
+from graphc.axes.unify import unify
+from graphc.rules.operation import Operation, Value
+from graphc.rules.table import Flow, rule
+
+aten = torch.ops.aten
+
+rule(aten.embedding.default, "[v] h, ... -> ... h", roles={"h": "width"})
+
+
+def _index(op: Operation) -> Value:
+    """``x[i, :, j]``: indexed dims are pinned, the index tensors' own dims take their place."""
+    axes, indices = op.tensor(0), op.arg(1)
+    where = [i for i, index in enumerate(indices) if index is not None]
+    for i in where:
+        _stay(axes[i], op, "indexed by value")
+    picked = broadcast([op.values[indices[i]] for i in where], op.where)
+    if any(_is_mask(indices[i]) for i in where):
+        return tuple(op.fresh(size, "indexed by a mask") for size in op.shape())
+    rest = [axis for i, axis in enumerate(axes) if i not in where]
+    adjacent = where == list(range(where[0], where[-1] + 1))
+    at = where[0] if adjacent else 0
+    return (*rest[:at], *picked, *rest[at:])
+
+
+def _is_mask(node: Node) -> bool:
+    return bool(node.meta["val"].dtype == torch.bool)
+
+
+def _stay(axis: Axis | None, op: Operation, why: str) -> None:
+    if axis is not None:
+        axis.pin(f"{why} at {op.where()}")
+
+
+def _index_select(op: Operation) -> Value:
+    axes, (own,) = op.tensor(0), op.tensor(2) or (None,)
+    dim = op.number(op.arg(1)) % len(axes)
+    _stay(axes[dim], op, "indexed by value")
+    return (*axes[:dim], own, *axes[dim + 1 :])
+
+
+def _gather(op: Operation) -> Value:
+    """Other dims of the index run along the data's: the same axis where they are as long."""
+    axes, index = op.tensor(0), op.tensor(2)
+    dim = op.number(op.arg(1)) % max(1, len(axes))
+    for i, (axis, own) in enumerate(zip(axes, index, strict=True)):
+        if i == dim:
+            _stay(axis, op, "indexed by value")
+        elif axis is not None and own is not None and axis.size == own.size:
+            unify(axis, own, op.where)
+        else:
+            _stay(axis, op, "read in part")
+            _stay(own, op, "read in part")
+    return index
+
+
+def _scatter(op: Operation) -> Value:
+    axes = op.tensor(0)
+    for layout in (axes, op.layout(2) or (), op.layout(3) or ()):
+        for axis in layout:
+            _stay(axis, op, "written by index")
+    return axes
+
+
+def _index_put(op: Operation) -> Value:
+    axes = op.tensor(0)
+    for layout in op.inputs():
+        for axis in layout:
+            _stay(axis, op, "written by index")
+    return axes
+
+
+def _slice_scatter(op: Operation) -> Value:
+    """A piece written back: the dim it lies along stays whole, the others are the same axes."""
+    axes, source = op.tensor(0), op.tensor(1)
+    dim = op.number(op.arg(2, 0)) % len(axes)
+    _stay(axes[dim], op, "written in part")
+    _stay(source[dim], op, "written in part")
+    rest = broadcast([(*a[:dim], None, *a[dim + 1 :]) for a in (axes, source)], op.where)
+    return (*rest[:dim], axes[dim], *rest[dim + 1 :])
+
+
+def _select_scatter(op: Operation) -> Value:
+    axes, source = op.tensor(0), op.tensor(1)
+    dim = op.number(op.arg(2)) % len(axes)
+    _stay(axes[dim], op, "written in part")
+    rest = broadcast([(*axes[:dim], None, *axes[dim + 1 :]), (*source[:dim], None, *source[dim:])], op.where)
+    return (*rest[:dim], axes[dim], *rest[dim + 1 :])
+
+
+def _diagonal(op: Operation) -> Value:
+    axes = op.tensor(0)
+    first, second = op.arg(2, 0) % len(axes), op.arg(3, 1) % len(axes)
+    for dim in (first, second):
+        _stay(axes[dim], op, "read along a diagonal")
+    rest = [axis for i, axis in enumerate(axes) if i not in (first, second)]
+    return (*rest, op.fresh(op.shape()[-1], "read along a diagonal"))
+
+
+def _triangle(op: Operation) -> Value:
+    axes = op.tensor(0)
+    for axis in axes[-2:]:
+        _stay(axis, op, "a triangle by position")
+    return axes
+
+
+def _counting(op: Operation) -> Value:
+    """arange and friends: positions, not units; cutting what they meet would renumber it."""
+    return tuple(op.fresh(size, "counts positions") for size in op.shape())
+
+
+def _filled(size_index: int) -> Flow:
+    """Tensors filled with one value: their dims are whatever they meet."""
+
+    def flow(op: Operation) -> Value:
+        dims: list[Axis | None] = []
+        for i, literal in enumerate(op.arg(size_index)):
+            size = op.number(literal)
+            axis = op.fresh(size, "a size given by an input") if isinstance(literal, Node) else None
+            if axis is None and size != 1:
+                axis = leaf(size)
+            if axis is not None:
+                op.state((size_index, i), axis)
+            dims.append(axis)
+        return tuple(dims)
+
+    return flow
+
+
+def _one_hot(op: Operation) -> Value:
+    return (*op.tensor(0), op.fresh(op.shape()[-1], "one-hot classes"))
+
+
+def _grid(op: Operation) -> Value:
+    axes = [op.values[node][0] if op.values[node] else None for node in op.arg(0)]
+    dims = axes[1::-1] + axes[2:] if op.arg("indexing") == "xy" else axes
+    return tuple(tuple(dims) for _ in axes)
+
+
+rule(aten.index.Tensor, _index)
+rule(aten.index_select.default, _index_select)
+rule(aten.gather.default, _gather)
+rule([aten.scatter.src, aten.scatter.value, aten.scatter_add.default], _scatter)
+rule([aten.index_put.default, aten.masked_scatter.default], _index_put)
+rule(aten.slice_scatter.default, _slice_scatter)
+rule(aten.select_scatter.default, _select_scatter)
+rule(aten.diagonal.default, _diagonal)
+rule([aten.tril.default, aten.triu.default], _triangle)
+rule([aten.arange.default, aten.arange.start, aten.arange.start_step, aten.linspace.default, aten.eye.default], _counting)
+rule([aten.full.default, aten.zeros.default, aten.ones.default, aten.empty.memory_format], _filled(0))
+rule([aten.new_zeros.default, aten.new_ones.default, aten.new_full.default, aten.new_empty.default], _filled(1))
+rule([aten.rand.default, aten.randn.default], _filled(0))
+rule([aten.scalar_tensor.default], lambda op: ())
+rule(aten.one_hot.default, _one_hot)
+rule(aten.meshgrid.indexing, _grid)

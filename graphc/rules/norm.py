@@ -1,0 +1,80 @@
+"""Normalisations. What is averaged over is mixed: it can be cut, but other units change."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import torch
+
+from graphc.axes.axis import factors
+from graphc.axes.unify import take, unify
+from graphc.rules.operation import Operation, Value
+from graphc.rules.table import Flow, rule
+
+aten = torch.ops.aten
+
+
+def _over_last(weights: tuple[int, ...]) -> Flow:
+    """A norm over the trailing dims named by argument 1, with affine tensors at ``weights``."""
+
+    def flow(op: Operation) -> Value:
+        axes = op.tensor(0)
+        rank = len(op.arg(1))
+        for index in weights:
+            for axis, own in zip(axes[-rank:], op.layout(index) or (), strict=False):
+                unify(axis, own, op.where)
+        for i, axis in enumerate(axes[-rank:]):
+            if axis is not None:
+                axis.mix()
+                op.state((1, i), axis)
+        return axes
+
+    return flow
+
+
+def _batch_norm(op: Operation) -> Value:
+    axes = op.tensor(0)
+    for index in range(1, 5):
+        own = op.layout(index)
+        if own:
+            unify(axes[1], own[0], op.where)
+    return axes
+
+
+def _group_norm(op: Operation) -> Value:
+    """A group is normalised by itself, so groups are exact and the units within are mixed."""
+    axes = op.tensor(0)
+    channels = axes[1]
+    groups = op.number(op.arg(1))
+    for index in (2, 3):
+        own = op.layout(index)
+        if own:
+            unify(channels, own[0], op.where)
+    if channels is not None:
+        parts = take(deque(factors(channels)), [groups, channels.size // groups], op.where)
+        if parts is None:
+            channels.pin(f"no common boundary with the groups of {op.where()}")
+        else:
+            op.state((1,), parts[0])
+            if parts[1] is not None:
+                parts[1].mix()
+    for axis in axes[2:]:
+        if axis is not None:
+            axis.mix()
+    return axes
+
+
+def _softmax(op: Operation) -> Value:
+    axes = op.tensor(0)
+    axis = axes[op.number(op.arg(1))] if axes else None
+    if axis is not None:
+        axis.mix()
+    return axes
+
+
+rule(aten.batch_norm.default, _batch_norm)
+rule(aten.instance_norm.default, _batch_norm)
+rule(aten.layer_norm.default, _over_last((2, 3)))
+rule(aten.rms_norm.default, _over_last((2,)))
+rule(aten.group_norm.default, _group_norm)
+rule([aten.softmax.int, aten._softmax.default, aten.log_softmax.int, aten._log_softmax.default], _softmax)

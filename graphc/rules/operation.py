@@ -1,0 +1,127 @@
+"""What a rule sees of one node: layouts in, arguments, and the facts it states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from graphc.axes.axis import Axis, Layout, leaf
+from graphc.ir.program import module_path
+
+Value = Any
+"""What the flow knows of a node: a Layout, a tuple of Layouts, or an int (a scalar's hint)."""
+
+
+@dataclass(frozen=True)
+class Literal:
+    """An argument that repeats the size of axes: it is the sum of their sizes."""
+
+    node: Node
+    path: tuple[int | str, ...]
+    axes: tuple[Axis | None, ...]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Multiply-accumulates of a node: the product of the axes' sizes."""
+
+    node: Node
+    axes: tuple[Axis | None, ...]
+
+
+@dataclass(frozen=True)
+class Birth:
+    """An axis that a node gives a name to."""
+
+    node: Node
+    axis: Axis
+    role: str
+
+
+def hint(value: Any) -> int:
+    """The number behind an int, or behind a symbolic size at the captured example."""
+    if isinstance(value, (int, float)):
+        return int(value)
+    found = value.node.hint
+    return int(found) if found is not None else int(value.node.shape_env.size_hint(value.node.expr, fallback=2))
+
+
+class Operation:
+    """One node on its way through the flow. Rules read it and state facts on it."""
+
+    def __init__(self, values: dict[Node, Value]) -> None:
+        self.values = values
+        self.literals: list[Literal] = []
+        self.costs: list[Cost] = []
+        self.births: list[Birth] = []
+        self.node: Node
+
+    def where(self) -> str:
+        """The node and its module, for messages."""
+        path = module_path(self.node)
+        return f"{self.node.name} ({path})" if path else self.node.name
+
+    def arg(self, index: int | str, default: Any = None) -> Any:
+        """A positional or keyword argument as written."""
+        if isinstance(index, str):
+            return self.node.kwargs.get(index, default)
+        return self.node.args[index] if index < len(self.node.args) else default
+
+    def layout(self, index: int | str) -> Layout | None:
+        """The layout of a tensor argument; None where there is no tensor."""
+        value = self.arg(index)
+        if not isinstance(value, Node):
+            return None
+        found = self.values[value]
+        return found if isinstance(found, tuple) else None
+
+    def tensor(self, index: int) -> Layout:
+        """The layout of an argument that must be a tensor."""
+        found = self.layout(index)
+        assert found is not None, f"argument {index} of {self.node} is not a tensor"
+        return found
+
+    def number(self, value: Any) -> int:
+        """A literal, or the hint of a scalar node."""
+        return int(self.values[value]) if isinstance(value, Node) else int(value)
+
+    def numbers(self, index: int) -> list[int]:
+        """A list argument as numbers."""
+        value = self.arg(index)
+        return [self.number(v) for v in value] if isinstance(value, (list, tuple)) else [self.number(value)]
+
+    def shape(self) -> list[int]:
+        """Sizes of the result at the captured example."""
+        return sizes_of(self.node.meta["val"])
+
+    def fresh(self, size: int, why: str) -> Axis | None:
+        """A new axis that must stay whole."""
+        return None if size == 1 else leaf(size, f"{why} at {self.where()}")
+
+    def state(self, path: tuple[int | str, ...], *axes: Axis | None) -> None:
+        """Say that the argument at ``path`` is the sum of the sizes of ``axes``."""
+        self.literals.append(Literal(self.node, path, axes))
+
+    def cost(self, *axes: Axis | None) -> None:
+        """Say that the op takes as many multiply-accumulates as the product of ``axes``."""
+        self.costs.append(Cost(self.node, axes))
+
+    def play(self, axis: Axis | None, role: str) -> None:
+        """Say what an axis is here: it may be named after this."""
+        if axis is not None:
+            axis.play(role)
+            self.births.append(Birth(self.node, axis, role))
+
+    def inputs(self) -> Sequence[Layout]:
+        """Layouts of all tensor inputs, in order."""
+        found = (self.values[n] for n in self.node.all_input_nodes)
+        return [v for v in found if isinstance(v, tuple) and not (v and isinstance(v[0], tuple))]
+
+
+def sizes_of(value: torch.Tensor) -> list[int]:
+    """A fake tensor's sizes as numbers (symbols by their hints)."""
+    return [s if type(s) is int else hint(s) for s in value.shape]

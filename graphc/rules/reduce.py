@@ -1,0 +1,93 @@
+"""Reductions and scans. What they run over is mixed (values) or pinned (positions)."""
+
+from __future__ import annotations
+
+import torch
+
+from graphc.axes.axis import Axis, Layout
+from graphc.rules.operation import Operation, Value
+from graphc.rules.table import Flow, rule
+
+aten = torch.ops.aten
+
+
+def _reduced(axes: Layout, dims: list[int], keepdim: bool) -> Layout:
+    gone = {d % len(axes) for d in dims} if axes else set()
+    return tuple(None if i in gone else axis for i, axis in enumerate(axes) if keepdim or i not in gone)
+
+
+def _over(axes: Layout, dims: list[int]) -> list[Axis]:
+    return [axis for d in dims if axes and (axis := axes[d]) is not None]
+
+
+def _reduction(dim_index: int = 1, keep_index: int = 2) -> Flow:
+    """Values along some dims become one: a removed unit no longer takes part."""
+
+    def flow(op: Operation) -> Value:
+        axes = op.tensor(0)
+        given = op.arg(dim_index)
+        dims = op.numbers(dim_index) if given is not None and given != [] else list(range(len(axes)))
+        for axis in _over(axes, dims):
+            axis.mix()
+        return _reduced(axes, dims, bool(op.arg(keep_index, False)))
+
+    return flow
+
+
+def _two_results(op: Operation) -> Value:
+    """min.dim, max.dim, var_mean ...: the same layout twice, positions pinned."""
+    axes = op.tensor(0)
+    dims = op.numbers(1)
+    for axis in _over(axes, dims):
+        axis.pin(f"positions found along it at {op.where()}")
+    layout = _reduced(axes, dims, bool(op.arg(2, False)))
+    return layout, layout
+
+
+def _all(op: Operation) -> Value:
+    for axis in _over(op.tensor(0), list(range(len(op.tensor(0))))):
+        axis.mix()
+    return ()
+
+
+def _positions(op: Operation) -> Value:
+    """argmax, argmin: the result counts positions."""
+    axes = op.tensor(0)
+    dims = [int(op.arg(1))] if op.arg(1) is not None else list(range(len(axes)))
+    for axis in _over(axes, dims):
+        axis.pin(f"positions found along it at {op.where()}")
+    return _reduced(axes, dims, bool(op.arg(2, False)))
+
+
+def _scan(op: Operation) -> Value:
+    axes = op.tensor(0)
+    for axis in _over(axes, [op.number(op.arg(1))]):
+        axis.pin(f"scanned in order at {op.where()}")
+    return axes
+
+
+def _sorted(op: Operation) -> Value:
+    """sort, topk: values and indices; the dim is ordered by value."""
+    topk = op.node.target is aten.topk.default
+    axes = list(op.tensor(0))
+    dim = op.number(op.arg(2 if topk else 1, -1))
+    axis = axes[dim]
+    if axis is not None:
+        axis.pin(f"ordered by value at {op.where()}")
+    if topk:
+        axes[dim] = op.fresh(op.number(op.arg(1)), "ordered by value")
+    return tuple(axes), tuple(axes)
+
+
+rule([aten.mean.dim, aten.sum.dim_IntList, aten.nansum.default, aten.amax.default, aten.amin.default], _reduction())
+rule([aten.logsumexp.default, aten.all.dim, aten.any.dim, aten.all.dims, aten.any.dims, aten.prod.dim_int], _reduction())
+rule([aten.var.dim, aten.std.dim], _reduction(1, 3))
+rule([aten.var.correction, aten.std.correction], _reduction())
+rule([aten.linalg_vector_norm.default, aten.norm.ScalarOpt_dim], _reduction(2, 3))
+rule([aten.mean.default, aten.sum.default], _all)
+rule([aten.max.default, aten.min.default, aten.all.default, aten.any.default, aten.prod.default, aten.std.default], _all)
+rule([aten.max.dim, aten.min.dim, aten.median.dim, aten.mode.default], _two_results)
+rule([aten.argmax.default, aten.argmin.default], _positions)
+rule([aten.cumsum.default, aten.cumprod.default, aten.logcumsumexp.default], _scan)
+rule([aten.sort.default, aten.topk.default], _sorted)
+rule(aten.argsort.default, lambda op: _sorted(op)[0])
