@@ -165,6 +165,25 @@ def positions(axis: Axis, kept: Mapping[Axis, Sequence[int]]) -> torch.Tensor:
     return result
 
 
+def units(axis: Axis, of: Axis) -> torch.Tensor:
+    """For each position of an expression, which unit of a leaf it belongs to; -1 for none.
+
+    Returns an int64 tensor of shape ``[axis.size]``.
+    """
+    axis = axis.root()
+    if axis is of:
+        return torch.arange(axis.size)
+    if axis.kind == "leaf":
+        return torch.full((axis.size,), -1)
+    parts = [units(part, of) for part in axis.parts]
+    if axis.kind == "sum":
+        return torch.cat(parts)
+    result = torch.full((1,), -1)
+    for part in parts:
+        result = torch.maximum(result[:, None], part[None, :]).flatten()
+    return result
+
+
 def describe(axis: Axis | None) -> str:
     """Short text of an expression: sizes or names, ``(12 64)``, ``(q + k)``."""
     if axis is None:

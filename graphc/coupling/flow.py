@@ -85,7 +85,8 @@ def _tensor_layout(program: Program, node: Node) -> Value:
     value = attribute(program.module, str(node.target))
     if not isinstance(value, torch.Tensor):
         return None
-    return tuple(None if size == 1 else leaf(size) for size in value.shape)
+    counts = None if value.is_floating_point() else f"{node.target} holds {value.dtype}: positions, not units"
+    return tuple(None if size == 1 else leaf(size, counts) for size in value.shape)
 
 
 def _input_layout(node: Node, name: str) -> Value:

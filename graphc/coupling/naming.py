@@ -11,6 +11,9 @@ from graphc.rules.operation import Birth
 STRONG = ("heads", "head_dim", "repeat")
 """Roles that name an axis wherever it was born first."""
 
+LAYERS = ("width", "filters", "groups")
+"""Roles that a layer gives to the axes it makes."""
+
 
 def name_axes(axes: Sequence[Axis], births: Iterable[Birth]) -> None:
     """Give every axis a unique name: ``layer1.0.conv1.out``, ``encoder.layer.0.attention.heads``.
@@ -26,7 +29,7 @@ def name_axes(axes: Sequence[Axis], births: Iterable[Birth]) -> None:
             if (birth.role in STRONG) is not strong:
                 continue
             for axis in leaves(birth.axis):
-                if axis in wanted and not axis.name:
+                if axis in wanted and not axis.name and not axis.roles.isdisjoint(LAYERS):
                     suffix = birth.role if strong else "out"
                     axis.name = _unique(_join(module_path(birth.node), suffix), taken)
     for axis in axes:

@@ -1,0 +1,73 @@
+"""Parameters and multiply-accumulates as polynomials in the sizes of axes.
+
+Each tensor has as many entries as the product of its dims, each op takes as many
+multiply-accumulates (MACs; 1 MAC = 2 FLOPs) as the product of the axes it runs over. Both are
+kept in factored form, so their value at any sizes is exact and costs microseconds. MACs count
+convolutions, linear layers, matrix products, attention and einsum: what is bound by arithmetic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from graphc.axes.axis import Axis, measure
+from graphc.coupling.flow import Analysis
+from graphc.errors import GraphError, nearest
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a program costs at given axis sizes.
+
+    Attributes:
+        params: entries of all trainable parameters, tied ones once.
+        macs: multiply-accumulates of one run.
+        bytes: memory of all parameters, buffers and constants.
+    """
+
+    params: int
+    macs: int
+    bytes: int
+
+
+def budget(analysis: Analysis, sizes: Mapping[Axis, int] | None = None, **dims: int) -> Budget:
+    """Evaluate the polynomials.
+
+    Args:
+        analysis: of the program.
+        sizes: new sizes of some leaf axes; the others keep theirs.
+        dims: sizes of dynamic dims by name (``batch=1``); the others are those of the example.
+
+    Raises:
+        GraphError: a name is not a dynamic dim of the program.
+    """
+    at = dict(sizes or {})
+    at.update(_dynamic(analysis, dims))
+    params = total_bytes = 0
+    tensors = analysis.program.tensors()
+    for name, layout in analysis.tensors.items():
+        entries = math.prod(measure(axis, at) for axis in layout)
+        total_bytes += entries * tensors[name].element_size()
+        if isinstance(tensors[name], torch.nn.Parameter):
+            params += entries
+    macs = sum(math.prod(measure(axis, at) for axis in cost.axes) for cost in analysis.costs)
+    return Budget(params, macs, total_bytes)
+
+
+def _dynamic(analysis: Analysis, dims: Mapping[str, int]) -> dict[Axis, int]:
+    contract = analysis.program.contract
+    known = contract.dims()
+    for name in dims:
+        if name not in known:
+            raise GraphError(f"no dynamic dim is called {name!r}", hint=nearest(name, known))
+    placeholders = [n for n in analysis.program.graph.nodes if n.op == "placeholder"]
+    found: dict[Axis, int] = {}
+    for node, spec in zip(placeholders, contract.inputs, strict=True):
+        for axis, dim in zip(analysis.values[node] or (), spec.shape, strict=False):
+            if isinstance(dim, str) and dim in dims and axis is not None:
+                found[axis.root()] = dims[dim]
+    return found
