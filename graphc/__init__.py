@@ -1,8 +1,41 @@
 """graphc: a declarative model-graph transformation compiler for PyTorch."""
 
 from graphc.coupling import find_axes, mask, slice
+from graphc.coupling.explain import explain
+from graphc.emitters.base import Artifact, Emitter, emit, load, register_emitter
 from graphc.errors import GraphError
 from graphc.ir.capture import capture
+from graphc.ir.edit import fold_constants, redirect, set_training
 from graphc.ir.program import Program
+from graphc.ir.verify import verify
+from graphc.measure import benchmark, compare, cost
+from graphc.pipeline.base import Context, Pass
+from graphc.pipeline.run import Compilation, compile
+from graphc.rules import rule
 
-__all__ = ["GraphError", "Program", "capture", "find_axes", "mask", "slice"]
+__all__ = [
+    "Artifact",
+    "Compilation",
+    "Context",
+    "Emitter",
+    "GraphError",
+    "Pass",
+    "Program",
+    "benchmark",
+    "capture",
+    "compare",
+    "compile",
+    "cost",
+    "emit",
+    "explain",
+    "find_axes",
+    "fold_constants",
+    "load",
+    "mask",
+    "redirect",
+    "register_emitter",
+    "rule",
+    "set_training",
+    "slice",
+    "verify",
+]

@@ -1,1 +1,8 @@
-"""The pass library."""
+"""The pass library: one pass, one file. Importable as ``graphc.passes``."""
+
+from .prune_filters import PruneFilters
+from .prune_heads import PruneHeads
+from .prune_layers import PruneLayers
+from .prune_width import PruneWidth
+
+__all__ = ["PruneFilters", "PruneHeads", "PruneLayers", "PruneWidth"]

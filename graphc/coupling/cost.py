@@ -17,6 +17,7 @@ import torch
 from graphc.axes.axis import Axis, measure
 from graphc.coupling.flow import Analysis
 from graphc.errors import GraphError, nearest
+from graphc.ir.program import Program
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,12 @@ def budget(analysis: Analysis, sizes: Mapping[Axis, int] | None = None, **dims: 
             params += entries
     macs = sum(math.prod(measure(axis, at) for axis in cost.axes) for cost in analysis.costs)
     return Budget(params, macs, total_bytes)
+
+
+def one_sample(program: Program) -> dict[str, int]:
+    """``{"batch": 1}`` with the program's own name for dim 0 of its inputs, if that is dynamic."""
+    first = [spec.shape[0] for spec in program.contract.inputs if spec.shape]
+    return {first[0]: 1} if first and isinstance(first[0], str) else {}
 
 
 def _dynamic(analysis: Analysis, dims: Mapping[str, int]) -> dict[Axis, int]:

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 import torch
 from torch.fx import Graph, Node
 
-from graphc.ir.functional import make_functional
+from graphc.ir.functional import is_whole_slice, make_functional
+from graphc.ir.program import drop_dead
 
 aten = torch.ops.aten
-END = 2**63 - 1
 
 ASSERTS = {
     aten._assert_tensor_metadata.default,
@@ -25,7 +25,14 @@ ASSERTS = {
     aten.sym_constrain_range_for_size.default,
 }
 IDENTITIES = {aten.alias.default, aten.detach.default, aten.lift_fresh_copy.default, aten.lift_fresh.default}
-CASTS = {aten.to.dtype, aten.to.device, aten.to.dtype_layout, aten._to_copy.default, aten.to.other, aten.type_as.default}
+CASTS = {
+    aten.to.dtype,
+    aten.to.device,
+    aten.to.dtype_layout,
+    aten._to_copy.default,
+    aten.to.other,
+    aten.type_as.default,
+}
 BY_COUNT = {aten.chunk.default, aten.unsafe_chunk.default}
 BY_SIZE = {aten.split.Tensor, aten.unsafe_split.Tensor}
 
@@ -50,7 +57,7 @@ def canonicalize(graph: Graph, same: Mapping[str, str]) -> None:
     for node in list(graph.nodes):
         if node.op == "call_function":
             _simplify(graph, node)
-    graph.eliminate_dead_code()
+    drop_dead(graph)
     graph.lint()
 
 
@@ -80,8 +87,11 @@ def _one_node_a_tensor(graph: Graph, same: Mapping[str, str]) -> None:
 
 
 def _simplify(graph: Graph, node: Node) -> None:
-    if node.target in IDENTITIES or (node.target in CASTS and _changes_nothing(node)) or _slices_nothing(node):
+    if node.target in IDENTITIES or (node.target in CASTS and _changes_nothing(node)) or is_whole_slice(node):
         node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type] # a tensor by the op's schema
+        graph.erase_node(node)
+    elif _copies_all(node):
+        node.replace_all_uses_with(node.args[1])  # type: ignore[arg-type] # a tensor by the op's schema
         graph.erase_node(node)
     elif node.target in BY_COUNT or node.target in BY_SIZE:
         _name_parts(node)
@@ -98,11 +108,17 @@ def _changes_nothing(node: Node) -> bool:
     return bool(before.dtype == after.dtype and before.device == after.device and not node.kwargs.get("copy"))
 
 
-def _slices_nothing(node: Node) -> bool:
-    if node.target is not aten.slice.Tensor:
+def _copies_all(node: Node) -> bool:
+    """A copy into a tensor of the same kind: what is copied takes its place."""
+    if node.target is not aten.copy.default:
         return False
-    start, end, step = (*node.args[2:], *(None, None, None)[len(node.args) - 2 :])[:3]
-    return start in (None, 0) and (end is None or end == END) and step in (None, 1)
+    old, new = (n.meta["val"] for n in node.all_input_nodes[:2]) if len(node.all_input_nodes) == 2 else (None, None)
+    return (
+        isinstance(old, torch.Tensor)
+        and isinstance(new, torch.Tensor)
+        and (old.dtype, old.device) == (new.dtype, new.device)
+        and [str(size) for size in old.shape] == [str(size) for size in new.shape]
+    )
 
 
 def _name_parts(node: Node) -> None:
@@ -118,7 +134,7 @@ def _name_parts(node: Node) -> None:
 def _count_from_front(node: Node) -> None:
     """Bounds of a slice along a static dim as numbers from its start."""
     data, dim, *bounds = (*node.args, 0)[:4] if len(node.args) == 1 else node.args
-    size = data.meta["val"].shape[dim]  # type: ignore[union-attr,index] # a tensor
+    size = data.meta["val"].shape[dim]  # type: ignore[union-attr] # a tensor
     if not isinstance(size, int) or any(isinstance(b, Node) for b in bounds):
         return
     counted = [b + size if isinstance(b, int) and b < 0 else b for b in bounds[:2]]

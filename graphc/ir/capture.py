@@ -56,6 +56,7 @@ def capture(
     for name in chosen:
         if name not in bound:
             raise CaptureError(f"no input is called {name!r}", where="dynamic", hint=nearest(name, bound))
+        _check_dims(name, bound[name], chosen[name])
     shapes = _dynamic_shapes(bound, chosen)
     with _ready(model):
         exported = _export(model, args, kwargs, shapes)
@@ -82,23 +83,38 @@ def _bind(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, An
     return named
 
 
+def _check_dims(name: str, value: Any, dims: Mapping[int, str]) -> None:
+    ranks = [v.dim() for v in pytree.tree_leaves(value) if isinstance(v, torch.Tensor)]
+    for dim, word in dims.items():
+        where = f"dynamic, input {name!r}"
+        if not all(0 <= dim < rank for rank in ranks):
+            why = f"it has {' and '.join(map(str, sorted(set(ranks))))} dims"
+            raise CaptureError(f"the input has no dim {dim}", where=where, why=why, hint="count dims from 0")
+        if not word.isidentifier():
+            hint = "use letters, digits and underscores"
+            raise CaptureError(f"{word!r} cannot be the name of a dim", where=where, hint=hint)
+
+
 def _default_dynamic(bound: Mapping[str, Any]) -> Dynamic:
-    tensors = {n: v for n, v in bound.items() if isinstance(v, torch.Tensor) and v.dim()}
-    if not tensors:
-        return {}
-    batch = next(iter(tensors.values())).shape[0]
-    return {n: {0: "batch"} for n, v in tensors.items() if v.shape[0] == batch} if batch >= 2 else {}
+    """Dim 0 of every input whose tensors all agree on it with the first tensor."""
+    sizes = {name: _first_dims(value) for name, value in bound.items()}
+    batch = next((found[0] for found in sizes.values() if found), 0)
+    return {name: {0: "batch"} for name, found in sizes.items() if set(found) == {batch}} if batch >= 2 else {}
+
+
+def _first_dims(value: Any) -> list[int]:
+    """The size of dim 0 of each tensor in an input; 0 for a tensor without dims."""
+    tensors = [v for v in pytree.tree_leaves(value) if isinstance(v, torch.Tensor)]
+    return [int(v.shape[0]) if v.dim() else 0 for v in tensors]
 
 
 def _dynamic_shapes(bound: Mapping[str, Any], chosen: Dynamic) -> dict[str, Any]:
     """torch.export's ``dynamic_shapes`` with names in place of Dim objects."""
 
-    def spec(value: Any, dims: Mapping[int, str]) -> Any:
-        return dict(dims) if isinstance(value, torch.Tensor) else None
+    def specs(value: Any, dims: Mapping[int, str]) -> Any:
+        return pytree.tree_map(lambda leaf: dict(dims) if isinstance(leaf, torch.Tensor) else None, value)
 
-    return {
-        name: pytree.tree_map(lambda v, d=chosen.get(name, {}): spec(v, d), value) for name, value in bound.items()
-    }
+    return {name: specs(value, chosen.get(name, {})) for name, value in bound.items()}
 
 
 def with_dims(shapes: Any, dims: dict[str, Any]) -> Any:
@@ -117,18 +133,19 @@ def _ready(model: torch.nn.Module) -> Iterator[None]:
     """Evaluation mode, no gradients, no key/value cache; put back afterwards."""
     training = {module: module.training for module in model.modules()}
     config = getattr(model, "config", None)
-    cache = getattr(config, "use_cache", None)
+    parts = [config, *(getattr(config, name) for name in getattr(config, "sub_configs", {}))]
+    caching = [part for part in parts if getattr(part, "use_cache", False)]
     model.eval()
-    if cache and config is not None:
-        config.use_cache = False
+    for part in caching:
+        part.use_cache = False
     try:
-        with torch.no_grad(), symbolic_config.patch(backed_size_oblivious=True):
+        with torch.no_grad(), symbolic_config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined] # made at import
             yield
     finally:
         for module, mode in training.items():
             module.training = mode
-        if cache and config is not None:
-            config.use_cache = cache
+        for part in caching:
+            part.use_cache = True
 
 
 def _export(
@@ -150,9 +167,7 @@ def _export(
     raise _explain(model, args, kwargs, errors[0]) from errors[0]
 
 
-def _explain(
-    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception
-) -> CaptureError:
+def _explain(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception) -> CaptureError:
     """Inputs that do not fit, or a line that torch.export cannot trace."""
     try:
         model(*args, **kwargs)
@@ -163,8 +178,7 @@ def _explain(
             why=f"{type(own).__name__}: {_first_line(own)}",
             hint="check the shapes and dtypes of the example inputs",
         )
-    text = str(error)
-    if "Constraints violated" in text or "specialized" in text:
+    if "Constraints violated" in str(error) or "specialized" in str(error):
         hint = "use example sizes that differ from the model's own, or leave that dim out of `dynamic`"
     else:
         hint = (
@@ -180,7 +194,9 @@ def _explain(
 
 
 def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if line.startswith("- ")]
+    return " ".join([*lines[:1], *told[:1]]) if lines else ""
 
 
 def _user_line(error: BaseException) -> str:

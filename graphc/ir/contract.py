@@ -15,16 +15,21 @@ from graphc.ir.program import Contract, Program, TensorSpec
 
 
 def names_of_symbols(graph: Graph, shapes: Mapping[str, Any] | None) -> dict[str, str]:
-    """The user's names for the graph's size symbols; a symbol without a name keeps its own."""
-    wanted = pytree.tree_leaves(shapes, is_leaf=_is_dims) if shapes is not None else []
+    """The user's names for the graph's size symbols; a symbol without a name keeps its own.
+
+    Without ``shapes`` (an ExportedProgram has forgotten its names) the first input's dim 0 is ``batch``.
+    """
     placeholders = [n for n in graph.nodes if n.op == "placeholder"]
+    wanted = pytree.tree_leaves(shapes, is_leaf=_is_dims) if shapes is not None else [{0: "batch"}]
+    if shapes is None:
+        placeholders = [n for n in placeholders if isinstance(n.meta.get("val"), torch.Tensor) and n.meta["val"].dim()]
     names: dict[str, str] = {}
     for node, dims in zip(placeholders, wanted, strict=False):
         value = node.meta.get("val")
         if isinstance(value, torch.Tensor) and isinstance(dims, Mapping):
             for dim, name in dims.items():
                 size = value.shape[int(dim)]
-                if isinstance(size, torch.SymInt):
+                if not _static(size):
                     names[str(size.node.expr)] = str(name)
     return names
 
@@ -41,9 +46,7 @@ def describe_contract(
     symbols: Mapping[str, str],
 ) -> Contract:
     """The contract of a freshly captured graph."""
-    inputs = tuple(
-        spec_of(str(n.target), n.meta.get("val"), symbols) for n in graph.nodes if n.op == "placeholder"
-    )
+    inputs = tuple(spec_of(str(n.target), n.meta.get("val"), symbols) for n in graph.nodes if n.op == "placeholder")
     outputs = outputs_of(graph, symbols)
     dynamic = dict(shapes) if shapes is not None else _dynamic_of(graph, symbols)
     return Contract(inputs, outputs, tuple(args), dict(kwargs), dynamic)
@@ -88,6 +91,10 @@ def spec_of(name: str, value: Any, symbols: Mapping[str, str]) -> TensorSpec:
     return TensorSpec(name, value.dtype, tuple(_dim(size, symbols) for size in value.shape))
 
 
+def _static(size: Any) -> bool:
+    return type(size) is int
+
+
 def _dim(size: Any, symbols: Mapping[str, str]) -> int | str:
     if isinstance(size, int):
         return size
@@ -102,7 +109,7 @@ def symbols_of(program: Program) -> dict[str, str]:
         value = node.meta.get("val")
         if isinstance(value, torch.Tensor):
             for size, dim in zip(value.shape, spec.shape, strict=True):
-                if isinstance(size, torch.SymInt) and isinstance(dim, str):
+                if isinstance(dim, str) and not _static(size):
                     names[str(size.node.expr)] = dim
     return names
 
@@ -113,20 +120,15 @@ def check_contract(program: Program) -> None:
     Raises:
         VerifyError: names the input or output that changed, before and after.
     """
+    promised = program.contract
+    placeholders = [n for n in program.graph.nodes if n.op == "placeholder"]
+    results = pytree.tree_leaves(program.graph.output_node().args[0])
+    _check_number("input", [s.name for s in promised.inputs], [str(n.target) for n in placeholders])
+    _check_number("output", [s.name for s in promised.outputs], [str(r) for r in results])
     symbols = symbols_of(program)
-    inputs = tuple(
-        spec_of(s.name, n.meta.get("val"), symbols)
-        for s, n in zip(
-            program.contract.inputs, (n for n in program.graph.nodes if n.op == "placeholder"), strict=True
-        )
-    )
+    inputs = tuple(spec_of(str(n.target), n.meta.get("val"), symbols) for n in placeholders)
     outputs = outputs_of(program.graph, symbols)
-    for kind, before, after in (
-        ("input", program.contract.inputs, inputs),
-        ("output", program.contract.outputs, outputs),
-    ):
-        if len(before) != len(after):
-            raise VerifyError(f"the number of {kind}s changed", why=f"{len(before)} before, {len(after)} now")
+    for kind, before, after in (("input", promised.inputs, inputs), ("output", promised.outputs, outputs)):
         for old, new in zip(before, after, strict=True):
             if old != new:
                 raise VerifyError(
@@ -134,3 +136,12 @@ def check_contract(program: Program) -> None:
                     why=f"{old} before, {new} now",
                     hint="a pass must keep inputs and outputs as they are",
                 )
+
+
+def _check_number(kind: str, before: list[str], after: list[str]) -> None:
+    if len(before) != len(after):
+        raise VerifyError(
+            f"the number of {kind}s changed",
+            why=f"{len(before)} before ({', '.join(before)}), {len(after)} now ({', '.join(after)})",
+            hint="a pass must keep inputs and outputs as they are",
+        )

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
 from torch.fx import Graph, Node
 
 from graphc.errors import GraphError, nearest
-from graphc.ir.program import Program, assemble, attribute, copy_graph
+from graphc.ir.functional import source_of
+from graphc.ir.program import Program, assemble, attribute, copy_graph, drop_dead
 from graphc.ir.shapes import refresh
 
 aten = torch.ops.aten
-TRAINING_FLAG = {aten.batch_norm.default: 5, aten.dropout.default: 2, aten.feature_dropout.default: 2}
+TRAINING_FLAG = {
+    aten.batch_norm.default: 5,
+    aten.instance_norm.default: 5,
+    aten.dropout.default: 2,
+    aten.feature_dropout.default: 2,
+    aten.alpha_dropout.default: 2,
+    aten.feature_alpha_dropout.default: 2,
+    aten.rrelu.default: 3,
+}
+"""Ops that behave differently in training, and the position of the argument that says so."""
+
+STATISTICS = {aten.batch_norm.default: (3, 4), aten.instance_norm.default: (3, 4)}
+"""Ops that write into their running statistics in training, and where those stand."""
 
 
 def rebuild(
@@ -35,7 +49,7 @@ def rebuild(
     graph = copy_graph(program.graph)
     if edit is not None:
         edit(graph)
-    graph.eliminate_dead_code()
+    drop_dead(graph)
     graph.lint()
     return replace(program, graph, tensors or {}, note)
 
@@ -48,6 +62,7 @@ def replace(program: Program, graph: Graph, tensors: Mapping[str, Any], note: st
             name = str(node.target)
             values[name] = tensors[name] if name in tensors else attribute(program.module, name)
     module = assemble(graph, values)
+    module.train(program.module.training)
     refresh(module)
     aliases = {alias: name for alias, name in program.aliases.items() if name in values}
     history = (*program.history, note) if note else program.history
@@ -60,7 +75,7 @@ def find(graph: Graph, name: str) -> Node:
     Raises:
         GraphError: there is none; names the nearest ones.
     """
-    nodes = {node.name: node for node in graph.nodes}
+    nodes: dict[str, Node] = {node.name: node for node in graph.nodes}
     if name not in nodes:
         raise GraphError(f"no node is called {name!r}", hint=nearest(name, nodes))
     return nodes[name]
@@ -69,50 +84,84 @@ def find(graph: Graph, name: str) -> Node:
 def redirect(program: Program, changes: Mapping[str, str], note: str | None = None) -> Program:
     """Replace all uses of some values by others, and drop what no longer counts.
 
+    All changes happen at once, so their order does not matter: with ``{c: b, b: a}`` both c and b
+    give way to a.
+
     Args:
         changes: names of nodes, and the names of the nodes whose values take their place.
 
     Raises:
-        GraphError: a node is not known, the values differ in shape or dtype, or a value would come
-            after its use.
+        GraphError: a node is not known, the values differ in shape or dtype, a value would come
+            after its use, or the changes go round in a circle.
     """
+    final = {old: _follow(old, changes) for old in changes}
 
     def edit(graph: Graph) -> None:
         order = {node: i for i, node in enumerate(graph.nodes)}
-        for old, new in ((find(graph, a), find(graph, b)) for a, b in changes.items()):
+        pairs = [(find(graph, old), find(graph, new)) for old, new in final.items()]
+        for old, new in pairs:
             _check_redirect(old, new, order)
+        for old, new in pairs:
             old.replace_all_uses_with(new)
 
     return rebuild(program, edit, note=note)
 
 
+def _follow(old: str, changes: Mapping[str, str]) -> str:
+    """Where a chain of redirects that starts here ends."""
+    seen = [old]
+    while seen[-1] in changes:
+        seen.append(changes[seen[-1]])
+        if seen[-1] in seen[:-1]:
+            why = f"the changes go round in a circle: {' -> '.join(seen)}"
+            raise GraphError(f"cannot redirect {old}", why=why)
+    return seen[-1]
+
+
 def _check_redirect(old: Node, new: Node, order: Mapping[Node, int]) -> None:
-    before, after = old.meta.get("val"), new.meta.get("val")
     what = f"cannot put {new.name} in the place of {old.name}"
-    if isinstance(before, torch.Tensor) and isinstance(after, torch.Tensor):
-        if [str(s) for s in before.shape] != [str(s) for s in after.shape] or before.dtype != after.dtype:
-            raise GraphError(
-                what,
-                why=f"{old.name} is {before.dtype}{list(before.shape)}, {new.name} is {after.dtype}{list(after.shape)}",
-                hint="redirect only between values of the same shape and dtype",
-            )
-    elif type(before) is not type(after):
-        raise GraphError(what, why="one is a tensor and the other is not")
+    if "output" in (old.op, new.op):
+        raise GraphError(what, why="the output of the program is not a value")
+    before, after = _kind(old.meta.get("val")), _kind(new.meta.get("val"))
+    if before != after:
+        raise GraphError(
+            what,
+            why=f"{old.name} is {before}, {new.name} is {after}",
+            hint="redirect only between values of the same shape and dtype",
+        )
     if order[new] > order[old]:
         raise GraphError(what, why=f"{new.name} is computed after {old.name}")
 
 
+def _kind(value: Any) -> str:
+    """Type, dtype and shape of a value as text."""
+    if isinstance(value, torch.Tensor):
+        return f"{value.dtype}{list(value.shape)}"
+    if isinstance(value, (list, tuple)):
+        return f"({', '.join(map(_kind, value))})"
+    return type(value).__name__
+
+
 def set_training(program: Program, mode: bool) -> Program:
-    """Switch every batch_norm and dropout between training and evaluation."""
+    """Switch every batch_norm and dropout between training and evaluation.
 
-    def edit(graph: Graph) -> None:
-        for node in graph.nodes:
-            index = TRAINING_FLAG.get(node.target)
-            if index is not None:
-                node.update_arg(index, mode)
-
-    switched = rebuild(program, edit)
-    switched.module.training = mode
+    A program in training mode has running statistics of its own, because running it writes into
+    them; its parameters are still those of ``program``. Attention dropout stays as captured (off).
+    """
+    written: dict[str, torch.Tensor] = {}
+    graph = copy_graph(program.graph)
+    for node in graph.nodes:
+        index = TRAINING_FLAG.get(node.target)
+        statistics = [node.args[i] for i in STATISTICS.get(node.target, ())]
+        if index is None or (node.target is aten.instance_norm.default and None in statistics):
+            continue
+        node.update_arg(index, mode)
+        for buffer in statistics:
+            if mode and isinstance(buffer, Node) and buffer.op == "get_attr":
+                name = str(buffer.target)
+                written[name] = attribute(program.module, name).clone()
+    switched = replace(program, graph, written)
+    switched.module.train(mode)
     return switched
 
 
@@ -127,9 +176,12 @@ def fold_constants(program: Program, note: str | None = None) -> Program:
         pure = node.op == "call_function" and not node.is_impure() and not _random(node)
         if node.op == "get_attr" or (pure and inputs and all(n in constant for n in inputs)):
             constant.add(node)
-    roots = [n for n in constant if n.op != "get_attr" and any(u not in constant for u in n.users)]
+    roots = [n for n in constant if not _free(n) and any(u not in constant for u in n.users)]
+    if not roots:
+        return program
     values = _evaluate(program, constant)
-    folded = {n.name: f"folded_{n.name}" for n in roots if isinstance(values[n], torch.Tensor)}
+    taken = program.tensors()
+    folded = {n.name: _unused(f"folded_{n.name}", taken) for n in roots if isinstance(values[n], torch.Tensor)}
     if not folded:
         return program
     tensors = {folded[n.name]: values[n].detach().contiguous() for n in roots if n.name in folded}
@@ -143,6 +195,20 @@ def fold_constants(program: Program, note: str | None = None) -> Program:
                 node.replace_all_uses_with(new)
 
     return rebuild(program, edit, tensors=tensors, note=note)
+
+
+def _free(node: Node) -> bool:
+    """A tensor of the program, or a view of one."""
+    while node.op != "get_attr":
+        source = source_of(node)
+        if source is None:
+            return False
+        node = source
+    return True
+
+
+def _unused(name: str, taken: Collection[str]) -> str:
+    return name if name not in taken else next(n for i in itertools.count(2) if (n := f"{name}_{i}") not in taken)
 
 
 def _random(node: Node) -> bool:

@@ -116,7 +116,7 @@ class Program:
         return self.contract.args, dict(self.contract.kwargs)
 
     def __str__(self) -> str:
-        from graphc.ir.text import text
+        from graphc.ir.text import text  # noqa: PLC0415 - text is written in terms of Program
 
         return text(self)
 
@@ -140,6 +140,11 @@ def copy_graph(graph: Graph, visit: Callable[[Node, Node], None] | None = None) 
             visit(node, mapping[node])
     new.set_codegen(graph._codegen)
     return new
+
+
+def drop_dead(graph: Graph) -> None:
+    """Remove nodes that nothing depends on; a random op without a user counts as dead too."""
+    graph.eliminate_dead_code(lambda node: node.is_impure(impure_random=False))
 
 
 def assemble(graph: Graph, tensors: Mapping[str, Any]) -> GraphModule:

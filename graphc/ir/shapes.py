@@ -59,7 +59,7 @@ def refresh(module: GraphModule) -> None:
     with mode, torch.no_grad(), mode.shape_env.suppress_guards():
         try:
             shapes.run(*inputs, enable_io_processing=False)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
             raise _misfit(module, shapes, error) from error
 
 
@@ -69,6 +69,6 @@ def _misfit(module: GraphModule, shapes: _Shapes, error: Exception) -> VerifyErr
     return VerifyError(
         "shapes no longer fit together after a rewrite",
         where=f"{failed.format_node() if failed is not None else 'unknown node'} {' '.join(stack[-2:]).strip()}",
-        why=str(error).splitlines()[0],
+        why=next(iter(str(error).splitlines()), type(error).__name__),
         hint="the rule of an op before this node is wrong or missing; please report the model",
     )

@@ -68,4 +68,3 @@ def _shape(value: Any, symbols: dict[str, str]) -> str:
     if not isinstance(value, torch.Tensor):
         return ""
     return f"[{', '.join(map(str, spec_of('', value, symbols).shape))}]"
-

@@ -1,1 +1,26 @@
-"""measure"""
+"""Measurement: cost, latency, fidelity, and the report that holds them."""
+
+from graphc.measure.cost import Change, Cost, changes, cost, layers
+from graphc.measure.environment import environment
+from graphc.measure.fidelity import Fidelity, fidelity
+from graphc.measure.latency import Measurement, Ratio, benchmark, compare, ratio
+from graphc.measure.report import Step, report, write_report
+
+__all__ = [
+    "Change",
+    "Cost",
+    "Fidelity",
+    "Measurement",
+    "Ratio",
+    "Step",
+    "benchmark",
+    "changes",
+    "compare",
+    "cost",
+    "environment",
+    "fidelity",
+    "layers",
+    "ratio",
+    "report",
+    "write_report",
+]

@@ -1,0 +1,154 @@
+"""The command line: compile, explain, bench, passes, schema.
+
+Exit codes: 0 done, 1 an error inside graphc, 2 something to put right (a GraphError, with what,
+where, why and what to do), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from graphc import view
+from graphc.coupling.explain import explain as explain_program
+from graphc.errors import GraphError
+from graphc.measure.environment import environment
+from graphc.measure.latency import compare, ratio
+from graphc.pipeline.base import find_pass, known_passes
+from graphc.pipeline.recipe import read_recipe, recipe_schema
+from graphc.pipeline.run import captured, plan, run
+
+app = typer.Typer(
+    help="Compile a PyTorch model: prune, verify, export, measure.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+
+
+def _console(as_json: bool) -> Console:
+    """Where people read: standard error when standard output is for a machine."""
+    return Console(stderr=as_json, highlight=False)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+@app.command("compile")
+def compile_command(
+    recipe: RecipeFile,
+    output_dir: Annotated[Path, typer.Option("--output-dir", "-o", help="Folder of artifacts and report.json.")] = Path(
+        "out"
+    ),
+    device: Annotated[str, typer.Option(help="Where passes that train run.")] = "cpu",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Run a recipe: passes in order, each proven, then artifacts and report.json."""
+    console = _console(as_json)
+    with view.Progress(console) as progress:
+        progress("reading", recipe)
+        made = plan(read_recipe(recipe), output_dir, device)
+        compilation = run(made, progress)
+    view.summary(console, compilation, output_dir)
+    if as_json:
+        _print_json(compilation.report)
+
+
+@app.command()
+def explain(
+    recipe: RecipeFile,
+    everything: Annotated[bool, typer.Option("--all", help="Also list pinned axes one by one.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show what can be cut, what is coupled to it, what cannot be cut and why, and the layers."""
+    program = captured(read_recipe(recipe))
+    facts = explain_program(program)
+    if as_json:
+        _print_json(facts.to_dict())
+    else:
+        view.explanation(_console(False), facts, everything)
+
+
+@app.command()
+def bench(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".onnx, .pt2, or folders that graphc wrote.")],
+    batch: Annotated[int | None, typer.Option(help="Batch size.")] = None,
+    dim: Annotated[list[str] | None, typer.Option(help="Size of another dynamic dim: sequence=128.")] = None,
+    threads: Annotated[int, typer.Option(help="Threads within one op.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    warmup: Annotated[int, typer.Option(help="Runs before timing.")] = 10,
+    repeat: Annotated[int, typer.Option(help="Timed runs.")] = 50,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Time several artifacts in turns, and compare them with the first."""
+    dims = dict(view.size(text) for text in dim or [])
+    results = compare(
+        files, batch=batch, dims=dims, threads=threads, device=device, warmup=warmup, repeat=repeat
+    )
+    ratios = [ratio(result, results[0]) for result in results]
+    if as_json:
+        _print_json({"environment": environment(), "results": [r.to_dict() for r in results]})
+    else:
+        view.timings(_console(False), results, ratios)
+
+
+@app.command()
+def passes(
+    name: Annotated[str | None, typer.Argument(help="Show the options of this pass.")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List the installed passes, or the options of one."""
+    found = {name: find_pass(name)} if name else known_passes()
+    if as_json:
+        _print_json({key: view.pass_facts(kind) for key, kind in found.items()})
+    elif name:
+        view.pass_options(_console(False), found[name])
+    else:
+        view.pass_list(_console(False), found)
+
+
+@app.command()
+def schema(debug: Debug = False) -> None:
+    """Print the JSON schema of recipes, for editors."""
+    _print_json(recipe_schema())
+
+
+def main() -> None:
+    """The console script: runs a command and turns errors into messages and exit codes."""
+    debug = "--debug" in sys.argv
+    console = Console(stderr=True, highlight=False)
+    try:
+        app()
+    except GraphError as error:
+        if debug:
+            raise
+        view.error(console, error)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("interrupted; nothing was left half-written")
+        sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        console.print(f"[red]an error inside graphc[/red]: {type(error).__name__}: {error}", soft_wrap=True)
+        console.print("please report it with the output of the same command with --debug")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Explain: what can be cut, what stands and falls together, what cannot be cut and why."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch.fx import Node
+
+from graphc.axes.axis import Axis, leaves
+from graphc.coupling.flow import Analysis, analyze
+from graphc.coupling.regions import find_layers
+from graphc.ir.program import Program, module_path
+from graphc.ir.text import operator_name
+
+
+@dataclass(frozen=True)
+class AxisFacts:
+    """One axis: its size, where it stands, the ops that couple its members, and what pins it."""
+
+    name: str
+    size: int
+    roles: list[str]
+    mixed: bool
+    pinned: str | None
+    members: list[tuple[str, int]]
+    coupled_by: list[str]
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """One layer that can be removed: the values at its ends and its parameters."""
+
+    name: str
+    entry: str
+    exit: str
+    params: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What one analysis found.
+
+    Attributes:
+        axes: in graph order, free and pinned.
+        layers: regions that can be removed.
+        pins: each reason, and the axes that it pins.
+        without_rule: each op that has no rule, and the places where it stands.
+    """
+
+    axes: list[AxisFacts]
+    layers: list[LayerFacts]
+    pins: dict[str, list[str]]
+    without_rule: dict[str, list[str]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain data."""
+        return asdict(self)
+
+
+def explain(program: Program) -> Explanation:
+    """Analyse a program and say what it found."""
+    analysis = analyze(program)
+    couplers = _couplers(analysis)
+    axes = [
+        AxisFacts(a.name, a.size, sorted(a.roles), a.mixed, a.pinned, list(a.members), couplers.get(a, []))
+        for a in analysis.axes
+    ]
+    tensors = program.tensors()
+    layers = [
+        LayerFacts(x.name, x.entry.name, x.exit.name, sum(tensors[t].numel() for t in x.tensors))
+        for x in find_layers(analysis)
+    ]
+    pins: dict[str, list[str]] = defaultdict(list)
+    for axis in analysis.axes:
+        if axis.pinned is not None:
+            pins[axis.pinned].append(axis.name)
+    unknown = {op: [_place(node) for node in nodes] for op, nodes in analysis.unknown.items()}
+    return Explanation(axes, layers, dict(pins), unknown)
+
+
+def _couplers(analysis: Analysis) -> dict[Axis, list[str]]:
+    """For each axis the ops at which two or more activations that have it meet."""
+    found: dict[Axis, dict[str, None]] = defaultdict(dict)
+    inside: dict[Node, set[Axis]] = {}
+    for node, value in analysis.values.items():
+        layout = value if isinstance(value, tuple) else ()
+        inside[node] = {x for axis in layout if isinstance(axis, Axis) for x in leaves(axis)}
+        sources = [n for n in node.all_input_nodes if n.op == "call_function" and n in inside]
+        if len(sources) < 2:
+            continue
+        seen: set[Axis] = set()
+        for source in sources:
+            for axis in inside[source] & seen:
+                found[axis][f"{operator_name(node)} at {_place(node)}"] = None
+            seen |= inside[source]
+    return {axis: list(ops) for axis, ops in found.items()}
+
+
+def _place(node: Node) -> str:
+    return module_path(node) or node.name

@@ -1,0 +1,117 @@
+"""From a Program back to torch.export: the common step of every format."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
+from torch.fx.experimental import _config as symbolic_config
+from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
+from torch.utils import _pytree as pytree
+
+from graphc.errors import EmitError
+from graphc.ir.capture import with_dims
+from graphc.ir.program import Contract, Program, copy_graph
+
+
+def export(module: torch.nn.Module, contract: Contract) -> ExportedProgram:
+    """Trace a module with a contract's example inputs and dynamic dims.
+
+    Raises:
+        EmitError: torch.export refuses it.
+    """
+    args, kwargs = contract.args, dict(contract.kwargs)
+    shapes = with_dims(dynamic_shapes(module, contract), {})
+    failures: list[Exception] = []
+    with torch.no_grad(), symbolic_config.patch(backed_size_oblivious=True):
+        for deferred in (False, True):
+            try:
+                return torch.export.export(
+                    module,
+                    args,
+                    kwargs,
+                    dynamic_shapes=shapes,
+                    strict=False,
+                    prefer_deferred_runtime_asserts_over_guards=deferred,
+                )
+            except Exception as error:  # noqa: BLE001 - any failure of the tracer becomes one EmitError below
+                failures.append(error)
+    raise EmitError(
+        "torch.export cannot trace the program again",
+        why=f"{type(failures[0]).__name__}: {str(failures[0]).strip().splitlines()[0]}",
+        hint="the last pass left something that torch.export refuses; emit the program before it to see which",
+    ) from failures[0]
+
+
+def dynamic_shapes(module: torch.nn.Module, contract: Contract) -> dict[str, Any]:
+    """torch.export's ``dynamic_shapes`` from the input specs, with names in place of Dim objects.
+
+    A dim that is an expression of others (``2*batch``) is left for torch.export to find.
+    """
+    leaves, tree = pytree.tree_flatten((contract.args, dict(contract.kwargs)))
+    found: list[Any] = []
+    for spec, value in zip(contract.inputs, leaves, strict=True):
+        dims = {i: d if d.isidentifier() else Dim.AUTO for i, d in enumerate(spec.shape) if isinstance(d, str)}
+        found.append(_Dims(dims) if isinstance(value, torch.Tensor) else None)
+    args, kwargs = pytree.tree_unflatten(found, tree)
+    bound = inspect.signature(module.forward).bind(*args, **kwargs)
+    named: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        if bound.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+            named.update(value)
+        else:
+            named[name] = value
+    return {name: _opened(value) for name, value in named.items()}
+
+
+class _Dims:
+    """Dims of one tensor: a leaf to pytree, unlike the dict in it."""
+
+    def __init__(self, dims: dict[int, Any]) -> None:
+        self.dims = dims
+
+
+def _opened(value: Any) -> Any:
+    return pytree.tree_map(lambda leaf: leaf.dims if isinstance(leaf, _Dims) else leaf, value)
+
+
+def with_plain_outputs(program: Program) -> GraphModule:
+    """The program's module, returning dicts, tuples, lists and tensors only.
+
+    A field class such as Hugging Face's ModelOutput becomes a dict of its fields, so that no class
+    is needed where the artifact is used. Tensors are shared.
+    """
+    graph = copy_graph(program.graph)
+    info = getattr(graph._codegen, "pytree_info", None)
+    if info is not None and info.out_spec is not None:
+        spec = pytree.tree_structure(plain(pytree.tree_unflatten([_Leaf()] * info.out_spec.num_leaves, info.out_spec)))
+        graph.set_codegen(_PyTreeCodeGen(_PyTreeInfo(info.orig_args, info.in_spec, spec)))
+    return GraphModule(program.module, graph, "Program")
+
+
+class _Leaf:
+    """Stands for an output."""
+
+
+def plain(value: Any) -> Any:
+    """A pytree of leaves with its field classes turned into dicts."""
+    if isinstance(value, Mapping):
+        return {key: plain(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [plain(v) for v in value]
+    if isinstance(value, tuple):
+        return tuple(plain(v) for v in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if pytree.tree_structure(value).is_leaf():
+        return value
+    raise EmitError(
+        "an output is of a class that no artifact can express",
+        where=type(value).__name__,
+        hint="return tensors, tuples, lists or dicts from the model (Hugging Face: use_cache=False)",
+    )

@@ -1,0 +1,90 @@
+"""What an artifact remembers of its Program, as JSON: contract, aliases, history."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from graphc.errors import EmitError
+from graphc.ir.capture import capture
+from graphc.ir.program import Contract, Program, TensorSpec
+
+FORMAT = 1
+
+
+def version() -> str:
+    """The version of graphc that is installed."""
+    return importlib.metadata.version("graphc")
+
+
+def describe(program: Program) -> dict[str, Any]:
+    """A JSON-able record of everything but the graph and the tensors."""
+    return {
+        "format": FORMAT,
+        "graphc": version(),
+        "inputs": [_spec(s) for s in program.contract.inputs],
+        "outputs": [_spec(s) for s in program.contract.outputs],
+        "aliases": dict(program.aliases),
+        "history": list(program.history),
+    }
+
+
+def _spec(spec: TensorSpec) -> dict[str, Any]:
+    dtype = None if spec.dtype is None else str(spec.dtype).removeprefix("torch.")
+    return {"name": spec.name, "dtype": dtype, "shape": list(spec.shape)}
+
+
+def specs(entries: list[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+    """Input or output specs from a record."""
+    return tuple(
+        TensorSpec(e["name"], None if e["dtype"] is None else getattr(torch, e["dtype"]), tuple(e["shape"]))
+        for e in entries
+    )
+
+
+def restore(exported: ExportedProgram, record: Mapping[str, Any], where: str) -> Program:
+    """The Program of an exported graph, with the names and the history that a record has.
+
+    Raises:
+        EmitError: the record is of another format, or the graph has other inputs or outputs.
+    """
+    if record.get("format") != FORMAT:
+        why = f"its record has format {record.get('format')!r}, this graphc reads {FORMAT}"
+        raise EmitError("the artifact cannot be read", where=where, why=why, hint="emit it again")
+    program = capture(exported)
+    wanted = specs(record["inputs"]), specs(record["outputs"])
+    names: dict[str, str] = {}
+    for found, spec in zip(program.contract.inputs, wanted[0], strict=True):
+        for old, new in zip(found.shape, spec.shape, strict=True):
+            if isinstance(old, str) and isinstance(new, str) and old.isidentifier() and new.isidentifier():
+                names[old] = new
+    contract = _renamed(program.contract, names, wanted[0])
+    for spec, kept in zip((*contract.inputs, *contract.outputs), (*wanted[0], *wanted[1]), strict=True):
+        if (spec.name, spec.dtype, len(spec.shape)) != (kept.name, kept.dtype, len(kept.shape)):
+            raise EmitError("the artifact is not what its record says", where=where, why=f"{kept} recorded, {spec} found")
+    contract = dataclasses.replace(contract, outputs=wanted[1])
+    return dataclasses.replace(
+        program, contract=contract, aliases=dict(record["aliases"]), history=tuple(record["history"])
+    )
+
+
+def _renamed(contract: Contract, names: Mapping[str, str], inputs: tuple[TensorSpec, ...]) -> Contract:
+    def rename(value: Any) -> Any:
+        if isinstance(value, str):
+            return re.sub(r"\w+", lambda m: names.get(m.group(), m.group()), value)
+        if isinstance(value, Mapping):
+            return {key: rename(v) for key, v in value.items()}
+        return value
+
+    def renamed(spec: TensorSpec, name: str) -> TensorSpec:
+        return TensorSpec(name, spec.dtype, tuple(rename(d) for d in spec.shape))
+
+    given = tuple(renamed(found, kept.name) for found, kept in zip(contract.inputs, inputs, strict=True))
+    made = tuple(renamed(spec, spec.name) for spec in contract.outputs)
+    return dataclasses.replace(contract, inputs=given, outputs=made, dynamic=rename(contract.dynamic))

@@ -1,0 +1,205 @@
+"""What can be timed: a Program, a module, a callable or a file, with its inputs bound."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from torch.utils import _pytree as pytree
+
+from graphc.errors import GraphError, nearest
+from graphc.ir.program import Program
+
+Inputs = torch.Tensor | tuple[Any, ...] | Mapping[str, Any] | None
+
+DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
+    "tensor(bool)": np.bool_,
+}
+IDS = 2
+"""Made integers are below this: valid as tokens, positions and token types."""
+
+
+@dataclass(frozen=True)
+class Runnable:
+    """Something to call without arguments, and what to call it.
+
+    Attributes:
+        run: one run on the bound inputs.
+        name: for reports.
+        backend: ``eager``, ``inductor`` or ``onnxruntime``.
+        batch: dim 0 of the first input; 0 if there is none.
+    """
+
+    run: Callable[[], Any]
+    name: str
+    backend: str
+    batch: int
+
+
+def prepare(
+    what: Any, inputs: Inputs, dims: Mapping[str, int], device: str, backend: str | None, threads: int, seed: int
+) -> Runnable:
+    """Load what is to be timed and bind its inputs; see ``benchmark`` for the arguments.
+
+    Raises:
+        GraphError: the file or backend is not there, or inputs are missing.
+    """
+    if isinstance(what, (str, Path)):
+        path = Path(what)
+        if not path.exists():
+            raise GraphError("there is nothing to benchmark", where=str(path), why="the file does not exist")
+        if path.suffix == ".onnx":
+            return _onnx(path, inputs, dims, device, backend, threads, seed)
+        name = path.name
+        module, own = _load(path)
+    else:
+        module = what
+        name = getattr(what, "__name__", type(what).__name__)
+        own = what.contract if isinstance(what, Program) else None
+    if own is not None and inputs is None:
+        args, kwargs = own.resized(**dims) if dims else (own.args, dict(own.kwargs))
+    elif inputs is None:
+        raise GraphError(f"cannot benchmark {name}", why="it has no inputs of its own", hint="give inputs=")
+    else:
+        args, kwargs = split_inputs(inputs)
+    return _torch(module, args, kwargs, name, device, backend)
+
+
+def split_inputs(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A tensor, a tuple or a mapping as (args, kwargs)."""
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    return (inputs if isinstance(inputs, tuple) else (inputs,)), {}
+
+
+def _load(path: Path) -> tuple[Any, Any]:
+    """A ``.pt2`` or a folder, and its contract if it has one."""
+    if path.suffix == ".pt2":
+        exported = torch.export.load(str(path))
+        module = exported.module()
+        example = exported.example_inputs
+        return module, _Example(*example) if example is not None else None
+    program = importlib.import_module("graphc.emitters.base").load(path)
+    return program, program.contract
+
+
+@dataclass(frozen=True)
+class _Example:
+    """The inputs that an ExportedProgram keeps; its dim 0 is the batch."""
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    def resized(self, **dims: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        unknown = [name for name in dims if name != "batch"]
+        if unknown:
+            hint = "give inputs= of the size you want"
+            raise GraphError(f"cannot set the dim {unknown[0]!r} of a .pt2", why="it keeps no names of dims", hint=hint)
+
+        def resize(value: Any) -> Any:
+            if not isinstance(value, torch.Tensor) or not value.dim():
+                return value
+            return value[torch.arange(dims["batch"]) % value.shape[0]]
+
+        return pytree.tree_map(resize, self.args), pytree.tree_map(resize, dict(self.kwargs))
+
+
+def _torch(
+    module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str, device: str, backend: str | None
+) -> Runnable:
+    if backend not in (None, "eager", "inductor"):
+        raise GraphError(f"cannot run {name} with {backend!r}", hint=nearest(str(backend), ["eager", "inductor"]))
+    function = module.module if isinstance(module, Program) else module
+    _check_place(function, name, device)
+    if backend == "inductor":
+        function = torch.compile(function, dynamic=False)
+    args, kwargs = pytree.tree_map(lambda v: v.to(device) if isinstance(v, torch.Tensor) else v, (args, kwargs))
+    return Runnable(lambda: function(*args, **kwargs), name, backend or "eager", _batch((args, kwargs)))
+
+
+def _check_place(function: Any, name: str, device: str) -> None:
+    """A module is timed where it is: moving it would change it behind the user's back."""
+    state = function.state_dict().values() if isinstance(function, torch.nn.Module) else ()
+    place = next((t.device.type for t in state), device.partition(":")[0])
+    if place != device.partition(":")[0]:
+        raise GraphError(f"cannot run {name} on {device}", why=f"its parameters are on {place}", hint="move it first")
+
+
+def _batch(inputs: Any) -> int:
+    tensors = [v for v in pytree.tree_leaves(inputs) if isinstance(v, (torch.Tensor, np.ndarray))]
+    return int(tensors[0].shape[0]) if tensors and tensors[0].ndim else 0
+
+
+def _onnx(
+    path: Path, inputs: Inputs, dims: Mapping[str, int], device: str, backend: str | None, threads: int, seed: int
+) -> Runnable:
+    if backend not in (None, "onnxruntime"):
+        raise GraphError(f"cannot run {path.name} with {backend!r}", why="an .onnx file runs on onnxruntime")
+    provider = "CUDAExecutionProvider" if device.startswith("cuda") else "CPUExecutionProvider"
+    if provider not in ort.get_available_providers():
+        raise GraphError(f"cannot run {path.name} on {device}", why=f"this onnxruntime has no {provider}")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    session = ort.InferenceSession(str(path), options, providers=[provider])
+    feed = made_inputs(session.get_inputs(), dims, seed) if inputs is None else _named(session, inputs)
+    return Runnable(lambda: session.run(None, feed), path.name, "onnxruntime", _batch(feed))
+
+
+def _named(session: Any, inputs: Inputs) -> dict[str, np.ndarray[Any, Any]]:
+    """Given inputs by the names of the session's inputs."""
+    args, kwargs = split_inputs(inputs)
+    names = [spec.name for spec in session.get_inputs()]
+    given = {**dict(zip(names, pytree.tree_leaves(args), strict=False)), **kwargs}
+    missing = [name for name in names if name not in given]
+    unknown = [name for name in given if name not in names]
+    if missing or unknown:
+        why = f"input {missing[0]!r} is missing" if missing else f"there is no input {unknown[0]!r}"
+        raise GraphError("the inputs do not fit the .onnx file", why=why, hint=nearest((missing or unknown)[0], names))
+    return {name: np.asarray(given[name]) for name in names}
+
+
+def made_inputs(specs: Any, dims: Mapping[str, int], seed: int) -> dict[str, np.ndarray[Any, Any]]:
+    """Inputs made from a session's specs: normal floats, integers that are valid ids.
+
+    Raises:
+        GraphError: the size of a dynamic dim is not given.
+    """
+    generator = np.random.default_rng(seed)
+    known = {dim for spec in specs for dim in spec.shape if isinstance(dim, str)}
+    for name in dims:
+        if name not in known:
+            raise GraphError(f"no dynamic dim is called {name!r}", hint=nearest(name, known))
+    made = {}
+    for spec in specs:
+        shape = [_size(spec.name, dim, dims) for dim in spec.shape]
+        dtype = np.dtype(DTYPES[spec.type])
+        if dtype.kind == "f":
+            made[spec.name] = generator.standard_normal(shape).astype(dtype)
+        elif dtype.kind == "b" or "mask" in spec.name:
+            made[spec.name] = np.ones(shape, dtype)
+        else:
+            made[spec.name] = generator.integers(0, IDS, shape).astype(dtype)
+    return made
+
+
+def _size(name: str, dim: Any, dims: Mapping[str, int]) -> int:
+    if isinstance(dim, int):
+        return dim
+    if dim not in dims:
+        why = f"the size of its dim {dim!r} is not known"
+        raise GraphError(f"cannot make the input {name!r}", why=why, hint=f"give dims={{{dim!r}: ...}} or inputs=")
+    return dims[dim]

@@ -1,0 +1,70 @@
+"""Latency within a compile: what it was and what it is, timed in turns at the recipe's sizes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from graphc.coupling.cost import one_sample
+from graphc.emitters.base import Artifact, emit
+from graphc.emitters.staging import size_of
+from graphc.ir.program import Program
+from graphc.measure.latency import compare, ratio
+from graphc.pipeline.recipe import Bench
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Before and after, timed in turns in one run.
+
+    Attributes:
+        backend: ``eager`` or ``onnxruntime``.
+        before_ms, after_ms: median milliseconds of one run.
+        ratio, low, high: median of the paired ratios after / before, and its 95 % interval.
+        bytes_before: size of the original's artifact; None where there is none.
+    """
+
+    backend: str
+    before_ms: float
+    after_ms: float
+    ratio: float
+    low: float
+    high: float
+    bytes_before: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields."""
+        return asdict(self)
+
+
+def time_programs(original: Program, program: Program, bench: Bench | None) -> Latency | None:
+    """Both programs in PyTorch; None if the recipe measures nothing."""
+    return None if bench is None else _compare([original, program], original, bench)
+
+
+def time_artifact(
+    original: Program, program: Program, artifact: Artifact, options: Mapping[str, Any], bench: Bench | None
+) -> Latency | None:
+    """An ONNX file beside that of the original model, which is written for this and removed again."""
+    if bench is None or artifact.kind != ".onnx":
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        baseline = emit(original, Path(folder) / "original.onnx", **options)
+        return _compare([baseline.path, artifact.path], original, bench, size_of(baseline.path))
+
+
+def _compare(things: list[Any], original: Program, bench: Bench, size: int | None = None) -> Latency:
+    dims = {name: bench.batch for name in one_sample(original)} | dict(bench.dims)
+    before, after = compare(
+        things,
+        dims=dims,
+        device=bench.device,
+        threads=bench.threads,
+        warmup=bench.warmup,
+        repeat=bench.repeat,
+    )
+    paired = ratio(after, before)
+    return Latency(before.backend, before.p50_ms, after.p50_ms, paired.value, paired.low, paired.high, size)

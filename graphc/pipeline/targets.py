@@ -1,0 +1,122 @@
+"""Targets: ``package.module:callable`` in a recipe, and the models that they give."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from graphc.emitters.base import load
+from graphc.errors import RecipeError, nearest
+from graphc.ir.program import Program
+
+Model = torch.nn.Module | ExportedProgram | Program
+
+
+def find_target(target: str, where: str) -> Any:
+    """The object that ``package.module:name`` (or ``name.attribute``) speaks of.
+
+    Raises:
+        RecipeError: the text is no target, the module does not import, or it has no such name.
+    """
+    module_name, colon, name = target.partition(":")
+    if not colon or not name:
+        hint = "write package.module:callable"
+        raise RecipeError(f"{target!r} is not a target", where=where, hint=hint)
+    try:
+        value = importlib.import_module(module_name)
+    except ImportError as error:
+        hint = f"install the package that has {module_name!r}, or run where it can be imported"
+        raise RecipeError(f"cannot import {module_name!r}", where=where, why=str(error), hint=hint) from error
+    for part in name.split("."):
+        if not hasattr(value, part):
+            hint = nearest(part, [n for n in dir(value) if not n.startswith("_")])
+            raise RecipeError(f"{module_name!r} has no {name!r}", where=where, hint=hint)
+        value = getattr(value, part)
+    return value
+
+
+def call_target(target: str, kwargs: Mapping[str, Any], where: str) -> Any:
+    """Call a target; its own failure becomes an error that names it.
+
+    Raises:
+        RecipeError: the target is not callable, or fails.
+    """
+    function = find_target(target, where)
+    if not callable(function):
+        raise RecipeError(f"{target!r} is not callable", where=where, why=f"it is a {type(function).__name__}")
+    return _guarded(lambda: function(**kwargs), f"{target}(...)", where)
+
+
+def _guarded(make: Callable[[], Any], what: str, where: str) -> Any:
+    try:
+        return make()
+    except Exception as error:  # noqa: BLE001 - other people's code may raise anything; all of it is reported
+        why = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+        raise RecipeError(f"{what} failed", where=where, why=why, hint="run it with --debug for the traceback") from error
+
+
+def load_model(target: str, kwargs: Mapping[str, Any], where: str = "model") -> Model:
+    """A model from a recipe's target.
+
+    Args:
+        target: ``package.module:callable`` that gives a module, an ExportedProgram or a path; or a
+            path: a ``.pt2`` file, a folder that graphc wrote, a Hugging Face folder or model id.
+        kwargs: arguments of the callable, or of ``from_pretrained``.
+        where: the recipe key, for messages.
+
+    Raises:
+        RecipeError: nothing of the kind exists, or loading it fails.
+    """
+    path = Path(target)
+    if path.exists():
+        return _from_path(path, kwargs, where)
+    if ":" in target:
+        made = call_target(target, kwargs, where)
+        if isinstance(made, (str, Path)):
+            return _from_path(Path(made), {}, where)
+        if isinstance(made, (torch.nn.Module, ExportedProgram, Program)):
+            return made
+        why = f"it gave a {type(made).__name__}"
+        raise RecipeError(f"{target!r} gives no model", where=where, why=why, hint="it must return an nn.Module")
+    if path.suffix or target.count("/") != 1:
+        hint = "write package.module:callable, the path of a model, or a Hugging Face id"
+        raise RecipeError(f"the model {target!r} does not exist", where=where, hint=hint)
+    return _hugging_face(target, kwargs, where)
+
+
+def _from_path(path: Path, kwargs: Mapping[str, Any], where: str) -> Model:
+    if path.suffix == ".pt2" or (path / "program.json").exists():
+        return load(path)
+    if (path / "config.json").exists():
+        return _hugging_face(str(path), kwargs, where)
+    hint = "a model is a .pt2 file, a folder that graphc wrote, or a Hugging Face folder with config.json"
+    raise RecipeError(f"{str(path)!r} is no model", where=where, hint=hint)
+
+
+def _hugging_face(name: str, kwargs: Mapping[str, Any], where: str) -> torch.nn.Module:
+    transformers = find_target_module("transformers", where)
+    config = Path(name) / "config.json"
+    declared = json.loads(config.read_text()).get("architectures") if config.exists() else None
+    kind = getattr(transformers, declared[0] if declared else "AutoModel", transformers.AutoModel)
+    model = _guarded(lambda: kind.from_pretrained(name, **kwargs), f"loading {name}", where)
+    assert isinstance(model, torch.nn.Module)
+    return model
+
+
+def find_target_module(name: str, where: str) -> Any:
+    """An optional package.
+
+    Raises:
+        RecipeError: it is not installed; says which extra has it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        hint = f"pip install 'graphc[{name}]'"
+        raise RecipeError(f"this needs the package {name!r}", where=where, why=str(error), hint=hint) from error

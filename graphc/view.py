@@ -1,0 +1,223 @@
+"""What people read on the terminal: progress, tables, errors."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from graphc.coupling.explain import AxisFacts, Explanation
+from graphc.errors import GraphError
+from graphc.measure.cost import Change, changes, cost
+from graphc.measure.latency import Measurement, Ratio
+from graphc.pipeline.base import Pass, options
+from graphc.pipeline.latency import Latency
+from graphc.pipeline.run import Compilation
+
+SHOWN = 6
+
+
+class Progress:
+    """Says what a compile is doing, and what each pass did when it is done."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.status = console.status("starting")
+
+    def __enter__(self) -> Progress:
+        self.status.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.status.stop()
+
+    def __call__(self, event: str, about: Any) -> None:
+        """One event of a compile."""
+        if event == "reading":
+            self.status.update(f"capturing the model of {escape(str(about))}")
+        elif event == "captured":
+            self.console.print(f"[bold]captured[/bold]  {figures(cost(about).to_dict())}")
+        elif event == "pass":
+            self.status.update(f"running {escape(about.title)}")
+        elif event == "done":
+            step, latency = about
+            self.console.print(f"[bold green]{escape(step.name)}[/bold green]  ({step.seconds:.1f} s)")
+            lines(self.console, changes(step.before, step.after))
+            self.console.print(f"  {figures(cost(step.after).to_dict(), latency)}")
+        elif event == "emit":
+            self.status.update(f"emitting and checking {escape(about)}")
+        elif event == "emitted":
+            artifact, latency = about
+            sizes = " and ".join(_sizes(s) for s in artifact.sizes)
+            self.console.print(
+                f"[bold green]{escape(artifact.path.name)}[/bold green]  {artifact.bytes / 1e6:.1f} MB, "
+                f"equal to the program within {artifact.error:.1e} at {sizes}"
+            )
+            if latency is not None:
+                self.console.print(f"  {_latency(latency)}, {_smaller(latency, artifact.bytes)}")
+
+
+def _sizes(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {size}" for name, size in sizes.items()) or "its only size"
+
+
+def _smaller(latency: Latency, now: int) -> str:
+    assert latency.bytes_before is not None
+    return f"{latency.bytes_before / 1e6:.1f} => {now / 1e6:.1f} MB"
+
+
+def lines(console: Console, found: Sequence[Change]) -> None:
+    """Changed modules, those that changed alike folded into one line."""
+    groups: dict[str, list[str]] = {}
+    for change in found:
+        _, _, what = str(change).rpartition(": ") if not change.after else str(change).partition(": ")
+        groups.setdefault(what, []).append(change.module or "(root)")
+    for i, (what, modules) in enumerate(groups.items()):
+        if i == SHOWN:
+            console.print(f"  ... and {len(groups) - SHOWN} more kinds of change; report.json has all")
+            return
+        more = f" and {len(modules) - 1} more" if len(modules) > 1 else ""
+        console.print(f"  {escape(modules[0])}{more}: {escape(what)}", soft_wrap=True)
+
+
+def figures(values: Mapping[str, int], latency: Latency | None = None) -> str:
+    """One line of parameters, MACs, bytes and p50."""
+    text = f"{values['params'] / 1e6:.2f} M params, {values['macs'] / 1e9:.3f} G MACs, {values['bytes'] / 1e6:.1f} MB"
+    return f"{text}, {_latency(latency)}" if latency is not None else text
+
+
+def _latency(latency: Latency) -> str:
+    return (
+        f"p50 {latency.before_ms:.2f} => {latency.after_ms:.2f} ms in {latency.backend} "
+        f"(time x {latency.ratio:.2f}, {latency.low:.2f} to {latency.high:.2f})"
+    )
+
+
+def summary(console: Console, compilation: Compilation, folder: Path) -> None:
+    """Before and after, as a table."""
+    table = Table("", "before", "after", "after / before", box=None)
+    before, after = (compilation.report[side] for side in ("before", "after"))
+    for key, title in (("params", "parameters"), ("macs", "MACs (1 MAC = 2 FLOPs)"), ("bytes", "bytes of tensors")):
+        table.add_row(title, f"{before[key]:,}", f"{after[key]:,}", f"{after[key] / before[key]:.1%}")
+    for artifact in compilation.report["artifacts"]:
+        latency = artifact.get("latency")
+        if latency is not None:
+            old, new = latency["bytes_before"], artifact["bytes"]
+            table.add_row(f"{artifact['name']}, bytes", f"{old:,}", f"{new:,}", f"{new / old:.1%}")
+            times = (f"{latency['before_ms']:.2f}", f"{latency['after_ms']:.2f}", f"{latency['ratio']:.1%}")
+            table.add_row(f"{artifact['name']}, p50 ms", *times)
+    console.print(table)
+    console.print(f"written to {escape(str(folder))}: report.json" + "".join(f", {a.path.name}" for a in compilation.artifacts))
+
+
+def explanation(console: Console, facts: Explanation, everything: bool) -> None:
+    """Free axes, layers, pins by reason, ops without a rule."""
+    free = [axis for axis in facts.axes if axis.pinned is None]
+    table = Table("axis", "size", "kind", "members", "coupled by", title=f"{len(free)} axes that can be cut")
+    for axis in free:
+        table.add_row(axis.name, str(axis.size), _kind(axis), _some([f"{n} dim {d}" for n, d in axis.members]), _some(axis.coupled_by))
+    console.print(table)
+    layers = Table("layer", "from", "to", "parameters", title=f"{len(facts.layers)} layers that can be removed")
+    for layer in facts.layers:
+        layers.add_row(layer.name, layer.entry, layer.exit, f"{layer.params:,}")
+    console.print(layers)
+    pins = Table("why", "axes", title=f"{len(facts.axes) - len(free)} pinned axes")
+    for why, names in facts.pins.items():
+        pins.add_row(escape(why), "\n".join(names) if everything else _some(names))
+    console.print(pins)
+    for op, places in facts.without_rule.items():
+        console.print(f"[yellow]no rule for {escape(op)}[/yellow] at {escape(_some(places))}: it pins the axes that reach it")
+
+
+def _kind(axis: AxisFacts) -> str:
+    words = [role for role in ("heads", "head_dim", "repeat", "filters", "groups", "width") if role in axis.roles][:1]
+    return " ".join([*words, *(["mixed"] if axis.mixed else [])])
+
+
+def _some(values: Sequence[str], count: int = 2) -> str:
+    more = f" +{len(values) - count}" if len(values) > count else ""
+    return ", ".join(values[:count]) + more
+
+
+def timings(console: Console, results: Sequence[Measurement], ratios: Sequence[Ratio]) -> None:
+    """Latency of several artifacts beside the first."""
+    table = Table("artifact", "backend", "batch", "threads", "p50 ms", "p90 ms", "p99 ms", "samples/s", "time / first")
+    for result, own in zip(results, ratios, strict=True):
+        figures_of = (f"{value:.2f}" for value in (result.p50_ms, result.p90_ms, result.p99_ms))
+        interval = f"{own.value:.3f} ({own.low:.3f} to {own.high:.3f})"
+        table.add_row(
+            result.name, result.backend, str(result.batch), str(result.threads), *figures_of, f"{result.throughput:.1f}", interval
+        )
+    console.print(table)
+
+
+def size(text: str) -> tuple[str, int]:
+    """``sequence=128`` as a name and a number.
+
+    Raises:
+        GraphError: it is not of that form.
+    """
+    name, equals, number = text.partition("=")
+    if not equals or not number.isdigit():
+        raise GraphError(f"{text!r} is no size of a dim", where="--dim", hint="write --dim sequence=128")
+    return name, int(number)
+
+
+def pass_facts(kind: type[Pass]) -> dict[str, Any]:
+    """A pass as plain data: what it does, and its options."""
+    return {
+        "summary": (kind.__doc__ or "").strip(),
+        "options": {name: {"default": _default(kind, name), **adapter.json_schema()} for name, adapter in options(kind).items()},
+    }
+
+
+def _default(kind: type[Pass], name: str) -> Any:
+    field = next(f for f in dataclasses.fields(kind) if f.name == name)
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return "required" if field.default is dataclasses.MISSING else field.default
+
+
+def pass_list(console: Console, found: Mapping[str, type[Pass]]) -> None:
+    """All passes, one line each."""
+    table = Table("pass", "what it does", box=None)
+    for name, kind in found.items():
+        table.add_row(name, (kind.__doc__ or "").strip().splitlines()[0])
+    console.print(table)
+
+
+def pass_options(console: Console, kind: type[Pass]) -> None:
+    """One pass and its options."""
+    console.print(f"[bold]{kind.type}[/bold]\n{escape((kind.__doc__ or '').strip())}\n")
+    table = Table("option", "default", "values", "what it is", box=None)
+    for name, adapter in options(kind).items():
+        schema = adapter.json_schema()
+        table.add_row(name, escape(repr(_default(kind, name))), escape(_values(schema)), escape(schema.get("description", "")))
+    console.print(table)
+
+
+def _values(schema: Mapping[str, Any]) -> str:
+    if "enum" in schema:
+        return " | ".join(map(str, schema["enum"]))
+    if "anyOf" in schema:
+        return " | ".join(_values(part) for part in schema["anyOf"])
+    limits = [f"{sign} {schema[key]}" for key, sign in (("exclusiveMinimum", ">"), ("minimum", ">="), ("exclusiveMaximum", "<")) if key in schema]
+    return " ".join([str(schema.get("type", "any")), *limits])
+
+
+def error(console: Console, problem: GraphError) -> None:
+    """What, where, why, what to do; the pass it happened in."""
+    console.print(f"[bold red]error[/bold red]: {escape(problem.what)}", soft_wrap=True)
+    for label, text in (("where", problem.where), ("why", problem.why), ("what to do", problem.hint)):
+        if text:
+            console.print(f"  [bold]{label}[/bold]: {escape(text)}", soft_wrap=True)
+    for note in getattr(problem, "__notes__", ()):
+        console.print(f"  {escape(note)}", soft_wrap=True)

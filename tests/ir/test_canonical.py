@@ -1,0 +1,79 @@
+"""Canonical form: stable text, no bookkeeping, explicit sizes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import graphc
+from tests import models
+from tests.models import image, seeded, tokens, vectors
+
+
+@pytest.mark.parametrize(
+    ("name", "build", "example"),
+    [
+        ("residual", models.Residual, image()),
+        ("concat", models.Concat, image()),
+        ("transformer", models.Transformer, tokens()),
+        ("inplace", models.InPlace, vectors()),
+    ],
+)
+def test_canonical_text(golden: Callable[[str, str], None], name: str, build: type[nn.Module], example: Tensor) -> None:
+    golden(f"program_{name}", str(graphc.capture(seeded(build), (example,))))
+
+
+def test_two_captures_print_the_same_text() -> None:
+    assert str(models.transformer()) == str(models.transformer())
+    first, second = (graphc.capture(models.tiny_bert()[0], kwargs=models.tiny_bert()[1]) for _ in range(2))
+    assert str(first) == str(second)
+
+
+def targets(program: graphc.Program) -> set[str]:
+    return {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+
+
+class Bookkeeping(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.detach().to(torch.float32).to(x.device)[:, :]
+        noise = torch.rand(3)  # noqa: F841 - nothing depends on it
+        parts = x.chunk(3, 1)
+        return parts[0][:, -2:-1] * parts[2]
+
+
+def test_bookkeeping_goes_and_sizes_are_said() -> None:
+    program = graphc.capture(Bookkeeping(), (vectors(7),))
+    assert targets(program) == {
+        "aten.split_with_sizes.default",
+        "aten.slice.Tensor",
+        "aten.mul.Tensor",
+        "<built-in function getitem>",
+    }
+    split, piece = (program.graph.find_nodes(op="call_function", target=t)[0] for t in
+                    (torch.ops.aten.split_with_sizes.default, torch.ops.aten.slice.Tensor))
+    assert split.args[1:] == ([2, 2, 2], 1)
+    assert piece.args[1:] == (1, 0, 1)
+
+
+def test_a_cast_that_changes_the_dtype_stays() -> None:
+    class Cast(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.to(torch.float64) + 1
+
+    assert "aten.to.dtype" in targets(graphc.capture(Cast(), (vectors(7),)))
+
+
+def test_the_scale_of_attention_is_a_number() -> None:
+    program = models.transformer()
+    nodes = program.graph.find_nodes(op="call_function", target=torch.ops.aten.scaled_dot_product_attention.default)
+    assert [node.kwargs["scale"] for node in nodes] == [1 / math.sqrt(5)] * 2
+
+
+def test_one_node_for_each_tensor() -> None:
+    program = models.transformer()
+    names = [node.target for node in program.graph.nodes if node.op == "get_attr"]
+    assert len(names) == len(set(names))
