@@ -69,7 +69,9 @@ def compile_command(
 @app.command()
 def explain(
     recipe: RecipeFile,
-    everything: Annotated[bool, typer.Option("--all", help="Also list pinned axes one by one.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All members of every axis, and every pinned axis.")
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -85,7 +87,7 @@ def explain(
 @app.command()
 def bench(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".onnx, .pt2, or folders that graphc wrote.")],
-    batch: Annotated[int | None, typer.Option(help="Batch size.")] = None,
+    batch: Annotated[int, typer.Option(help="Batch size.")] = 1,
     dim: Annotated[list[str] | None, typer.Option(help="Size of another dynamic dim: sequence=128.")] = None,
     threads: Annotated[int, typer.Option(help="Threads within one op.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -96,9 +98,7 @@ def bench(
 ) -> None:
     """Time several artifacts in turns, and compare them with the first."""
     dims = dict(view.size(text) for text in dim or [])
-    results = compare(
-        files, batch=batch, dims=dims, threads=threads, device=device, warmup=warmup, repeat=repeat
-    )
+    results = compare(files, batch=batch, dims=dims, threads=threads, device=device, warmup=warmup, repeat=repeat)
     ratios = [ratio(result, results[0]) for result in results]
     if as_json:
         _print_json({"environment": environment(), "results": [r.to_dict() for r in results]})

@@ -115,26 +115,30 @@ def summary(console: Console, compilation: Compilation, folder: Path) -> None:
             times = (f"{latency['before_ms']:.2f}", f"{latency['after_ms']:.2f}", f"{latency['ratio']:.1%}")
             table.add_row(f"{artifact['name']}, p50 ms", *times)
     console.print(table)
-    console.print(f"written to {escape(str(folder))}: report.json" + "".join(f", {a.path.name}" for a in compilation.artifacts))
+    console.print(
+        f"written to {escape(str(folder))}: report.json" + "".join(f", {a.path.name}" for a in compilation.artifacts)
+    )
 
 
 def explanation(console: Console, facts: Explanation, everything: bool) -> None:
     """Free axes, layers, pins by reason, ops without a rule."""
     free = [axis for axis in facts.axes if axis.pinned is None]
-    table = Table("axis", "size", "kind", "members", "coupled by", title=f"{len(free)} axes that can be cut")
+    console.print(f"[bold]{len(free)} axes that can be cut[/bold]")
     for axis in free:
-        table.add_row(axis.name, str(axis.size), _kind(axis), _some([f"{n} dim {d}" for n, d in axis.members]), _some(axis.coupled_by))
-    console.print(table)
-    layers = Table("layer", "from", "to", "parameters", title=f"{len(facts.layers)} layers that can be removed")
-    for layer in facts.layers:
-        layers.add_row(layer.name, layer.entry, layer.exit, f"{layer.params:,}")
-    console.print(layers)
-    pins = Table("why", "axes", title=f"{len(facts.axes) - len(free)} pinned axes")
+        console.print(f"  [bold green]{escape(axis.name)}[/bold green]  {axis.size}  {_kind(axis)}", soft_wrap=True)
+        shown = _some([f"{name} dim {dim}" for name, dim in axis.members], len(axis.members) if everything else 3)
+        console.print(f"    in {escape(shown)}", soft_wrap=True)
+        if axis.coupled_by:
+            console.print(f"    coupled by {escape(_some(axis.coupled_by, 3))}", soft_wrap=True)
+    console.print(f"[bold]{len(facts.layers)} layers that can be removed[/bold]")
+    for number, layer in enumerate(facts.layers):
+        ends = f"{layer.entry} -> {layer.exit}"
+        console.print(f"  {number}  {escape(layer.name)}  {layer.params:,} parameters  ({ends})", soft_wrap=True)
+    console.print(f"[bold]{len(facts.axes) - len(free)} axes that cannot be cut[/bold]")
     for why, names in facts.pins.items():
-        pins.add_row(escape(why), "\n".join(names) if everything else _some(names))
-    console.print(pins)
+        console.print(f"  {escape(why)}: {escape(_some(names, len(names) if everything else 2))}", soft_wrap=True)
     for op, places in facts.without_rule.items():
-        console.print(f"[yellow]no rule for {escape(op)}[/yellow] at {escape(_some(places))}: it pins the axes that reach it")
+        console.print(f"[yellow]no rule for {escape(op)}[/yellow] at {escape(_some(places))}: it pins what it meets")
 
 
 def _kind(axis: AxisFacts) -> str:
@@ -154,7 +158,13 @@ def timings(console: Console, results: Sequence[Measurement], ratios: Sequence[R
         figures_of = (f"{value:.2f}" for value in (result.p50_ms, result.p90_ms, result.p99_ms))
         interval = f"{own.value:.3f} ({own.low:.3f} to {own.high:.3f})"
         table.add_row(
-            result.name, result.backend, str(result.batch), str(result.threads), *figures_of, f"{result.throughput:.1f}", interval
+            result.name,
+            result.backend,
+            str(result.batch),
+            str(result.threads),
+            *figures_of,
+            f"{result.throughput:.1f}",
+            interval,
         )
     console.print(table)
 
@@ -175,7 +185,9 @@ def pass_facts(kind: type[Pass]) -> dict[str, Any]:
     """A pass as plain data: what it does, and its options."""
     return {
         "summary": (kind.__doc__ or "").strip(),
-        "options": {name: {"default": _default(kind, name), **adapter.json_schema()} for name, adapter in options(kind).items()},
+        "options": {
+            name: {"default": _default(kind, name), **adapter.json_schema()} for name, adapter in options(kind).items()
+        },
     }
 
 
@@ -200,7 +212,9 @@ def pass_options(console: Console, kind: type[Pass]) -> None:
     table = Table("option", "default", "values", "what it is", box=None)
     for name, adapter in options(kind).items():
         schema = adapter.json_schema()
-        table.add_row(name, escape(repr(_default(kind, name))), escape(_values(schema)), escape(schema.get("description", "")))
+        table.add_row(
+            name, escape(repr(_default(kind, name))), escape(_values(schema)), escape(schema.get("description", ""))
+        )
     console.print(table)
 
 
@@ -209,7 +223,11 @@ def _values(schema: Mapping[str, Any]) -> str:
         return " | ".join(map(str, schema["enum"]))
     if "anyOf" in schema:
         return " | ".join(_values(part) for part in schema["anyOf"])
-    limits = [f"{sign} {schema[key]}" for key, sign in (("exclusiveMinimum", ">"), ("minimum", ">="), ("exclusiveMaximum", "<")) if key in schema]
+    limits = [
+        f"{sign} {schema[key]}"
+        for key, sign in (("exclusiveMinimum", ">"), ("minimum", ">="), ("exclusiveMaximum", "<"))
+        if key in schema
+    ]
     return " ".join([str(schema.get("type", "any")), *limits])
 
 

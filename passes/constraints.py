@@ -19,7 +19,7 @@ def limits(analysis: Analysis, constraints: Mapping[str, str | float]) -> dict[s
     Raises:
         RecipeError: a kind is not known, or a value is neither a positive number nor a percentage.
     """
-    now = budget(analysis, **one_sample(analysis.program))
+    now = budget(analysis, None, **one_sample(analysis.program))
     found: dict[str, float] = {}
     for kind, value in constraints.items():
         if kind not in KINDS:

@@ -60,7 +60,9 @@ def score(analysis: Analysis, axis: Axis, criterion: str) -> torch.Tensor:
 
 def _by_unit(value: torch.Tensor, dim: int, unit: torch.Tensor, size: int) -> torch.Tensor:
     """Entries of a tensor grouped by unit: ``[size, entries per unit]``."""
-    rows = value.to("cpu", torch.float64).movedim(dim, 0).flatten(1) if value.dim() > 1 else value.double().cpu()[:, None]
+    rows = (
+        value.to("cpu", torch.float64).movedim(dim, 0).flatten(1) if value.dim() > 1 else value.double().cpu()[:, None]
+    )
     order = torch.argsort(unit, stable=True)
     order = order[(unit < 0).sum() :]
     return rows[order].reshape(size, -1)

@@ -115,11 +115,7 @@ class PruneAxes(Pass):
         """Choose units and slice."""
         analysis = analyze(program)
         axes = self.candidates(analysis)
-        if self.selection():
-            kept = self.explicit(axes)
-        else:
-            kept = self.ranked(analysis, axes)
-        return slice(program, kept)
+        return slice(program, self.explicit(axes) if self.selection() else self.ranked(analysis, axes))
 
     def ranked(self, analysis: Analysis, axes: list[Axis]) -> Mapping[Axis, list[int]]:
         """Units kept by importance, for the ratio or the budget."""
@@ -150,5 +146,5 @@ class PruneAxes(Pass):
 
 
 def names_of(axis: Axis) -> list[str]:
-    """Names by which an axis can be spoken of: its own, and the parameters that have it."""
-    return [axis.name, *(name for name, _ in axis.members)]
+    """Names by which an axis can be spoken of: its own, and those of all layers that make it."""
+    return [axis.name, *axis.aliases]

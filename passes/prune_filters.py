@@ -32,4 +32,6 @@ class PruneFilters(PruneAxes):
     def owns(self, axis: Axis) -> bool:
         """Axes that a convolution makes, or groups of it, that are not heads."""
         roles = axis.roles
-        return bool(roles & {"filters", "groups"}) and not roles & {"heads", "head_dim"} and (self.mixed or not axis.mixed)
+        return (
+            bool(roles & {"filters", "groups"}) and not roles & {"heads", "head_dim"} and (self.mixed or not axis.mixed)
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -81,7 +82,7 @@ class PruneLayers(Pass):
         entries = sum(w.numel() for w in weights)
         if self.importance == "l1":
             return float(sum(w.abs().sum() for w in weights)) / entries
-        return (float(sum(w.square().sum() for w in weights)) / entries) ** 0.5
+        return math.sqrt(float(sum(w.square().sum() for w in weights)) / entries)
 
     def run(self, program: Program, context: Context) -> Program:
         """Redirect each layer's exit to its entry."""

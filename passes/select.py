@@ -24,9 +24,7 @@ def matches(pattern: str, names: Iterable[str]) -> bool:
     return any(name == pattern or name.startswith(pattern + ".") for name in names)
 
 
-def choose(
-    items: Sequence[T], names: Names[T], targets: Sequence[str], ignore: Sequence[str], what: str
-) -> list[T]:
+def choose(items: Sequence[T], names: Names[T], targets: Sequence[str], ignore: Sequence[str], what: str) -> list[T]:
     """The items that ``targets`` speak of (all, if there are none) without those that ``ignore`` speaks of.
 
     Raises:

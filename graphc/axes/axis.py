@@ -27,10 +27,11 @@ class Axis:
         mixed: True if some op normalises or averages over the axis (leaves only).
         roles: what the axis is to the ops that meet it: ``filters``, ``width``, ``heads``, ...
         name: unique within one analysis; empty until the analysis names it.
+        aliases: the names of all places where it is made; a coupled axis is made in several.
         members: ``(parameter name, dim)`` of every tensor dim that the axis is part of.
     """
 
-    __slots__ = ("kind", "members", "mixed", "name", "parent", "parts", "pinned", "roles", "size")
+    __slots__ = ("aliases", "kind", "members", "mixed", "name", "parent", "parts", "pinned", "roles", "size")
 
     def __init__(self, size: int, kind: Kind = "leaf", parts: tuple[Axis, ...] = ()) -> None:
         self.size = size
@@ -41,6 +42,7 @@ class Axis:
         self.mixed = False
         self.roles: frozenset[str] = frozenset()
         self.name = ""
+        self.aliases: list[str] = []
         self.members: list[tuple[str, int]] = []
 
     def __repr__(self) -> str:

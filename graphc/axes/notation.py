@@ -18,7 +18,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 from graphc.axes.axis import Axis, Layout, factors, leaf, product
 from graphc.axes.unify import Where, conflict, take, unify
@@ -54,7 +54,7 @@ class Pattern:
     results: tuple[Operand, ...]
 
 
-@lru_cache(maxsize=None)
+@cache
 def parse(text: str) -> Pattern:
     """Parse a line of notation.
 

@@ -108,7 +108,8 @@ def cut(axis: Axis, first: int, where: Where) -> tuple[Axis, Axis] | None:
     if halves is None:
         return None
     low, high = product([halves[0], inner]), product([halves[1], inner])
-    assert low is not None and high is not None
+    assert low is not None
+    assert high is not None
     return low, high
 
 

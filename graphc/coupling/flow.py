@@ -13,7 +13,7 @@ from torch.fx import Node
 from graphc.axes.axis import Axis, Layout, leaf, leaves
 from graphc.coupling.naming import name_axes
 from graphc.ir.program import Program, attribute
-from graphc.rules import RULES, Operation
+from graphc.rules import RULES, Operation, load_installed_rules
 from graphc.rules.operation import Cost, Literal, Value, hint, sizes_of
 
 
@@ -53,6 +53,7 @@ def find_axes(program: Program) -> list[Axis]:
 
 def analyze(program: Program) -> Analysis:
     """Run the rules over the program once."""
+    load_installed_rules()
     values: dict[Node, Value] = {}
     op = Operation(values)
     tensors: dict[str, Layout] = {}
@@ -148,5 +149,3 @@ def _members(tensors: Mapping[str, Layout]) -> list[Axis]:
                     if not part.members or part.members[-1] != (name, dim):
                         part.members.append((name, dim))
     return list(found)
-
-

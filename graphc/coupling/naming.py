@@ -28,10 +28,14 @@ def name_axes(axes: Sequence[Axis], births: Iterable[Birth]) -> None:
         for birth in ordered:
             if (birth.role in STRONG) is not strong:
                 continue
+            name = _join(module_path(birth.node), birth.role if strong else "out")
             for axis in leaves(birth.axis):
-                if axis in wanted and not axis.name and not axis.roles.isdisjoint(LAYERS):
-                    suffix = birth.role if strong else "out"
-                    axis.name = _unique(_join(module_path(birth.node), suffix), taken)
+                if axis not in wanted or axis.roles.isdisjoint(LAYERS):
+                    continue
+                if name not in axis.aliases:
+                    axis.aliases.append(name)
+                if not axis.name:
+                    axis.name = _unique(name, taken)
     for axis in axes:
         if not axis.name:
             parameter, dim = axis.members[0]

@@ -128,7 +128,7 @@ def _own_tensors(region: set[Node]) -> tuple[str, ...]:
 
 def _by_region(analysis: Analysis, dependent: dict[Node, int], costly: set[Node]) -> list[Layer]:
     """Consecutive values on every path through the graph, as far apart as a residual block is."""
-    graph = nx.DiGraph()
+    graph: nx.DiGraph[Node | str] = nx.DiGraph()
     for node in dependent:
         sources = [n for n in node.all_input_nodes if n in dependent]
         graph.add_edges_from((source, node) for source in sources)
@@ -145,9 +145,7 @@ def _by_region(analysis: Analysis, dependent: dict[Node, int], costly: set[Node]
         chain.append(at)
         at = parents[at]
     chain.reverse()
-    spans = {
-        (a, b): {n for n in dependent if dependent[a] < dependent[n] <= dependent[b]} for a, b in pairwise(chain)
-    }
+    spans = {(a, b): {n for n in dependent if dependent[a] < dependent[n] <= dependent[b]} for a, b in pairwise(chain)}
     layers: list[Layer] = []
     for (entry, leave), region in spans.items():
         if not region.isdisjoint(costly) and _alike(entry, leave) and _residual(entry, leave, region - costly):

@@ -21,7 +21,7 @@ from graphc.ir.edit import rebuild, replace
 from graphc.ir.program import Program, copy_graph
 from graphc.rules.operation import Literal
 
-Kept = Mapping["Axis | str", Sequence[int]]
+Kept = Mapping[Axis, Sequence[int]] | Mapping[str, Sequence[int]] | Mapping[Axis | str, Sequence[int]]
 
 
 def slice(program: Program, kept: Kept, note: str | None = None) -> Program:
@@ -105,9 +105,7 @@ def _members_text(axis: Axis) -> str:
     return shown + (f" and {len(axis.members) - 4} more" if len(axis.members) > 4 else "")
 
 
-def _cut_tensors(
-    program: Program, analysis: Analysis, chosen: Mapping[Axis, Sequence[int]]
-) -> dict[str, torch.Tensor]:
+def _cut_tensors(program: Program, analysis: Analysis, chosen: Mapping[Axis, Sequence[int]]) -> dict[str, torch.Tensor]:
     tensors = program.tensors()
     smaller: dict[str, torch.Tensor] = {}
     where: dict[Axis, torch.Tensor | None] = {}

@@ -130,7 +130,9 @@ def find_emitter(path: str | Path) -> type[Emitter]:
     try:
         register_emitter(suffix, points[suffix].load())
     except (ImportError, AttributeError) as error:
-        raise EmitError(f"the emitter for {suffix!r} does not load", where=points[suffix].value, why=str(error)) from error
+        raise EmitError(
+            f"the emitter for {suffix!r} does not load", where=points[suffix].value, why=str(error)
+        ) from error
     return _registered[suffix]
 
 

@@ -26,7 +26,7 @@ def export(module: torch.nn.Module, contract: Contract) -> ExportedProgram:
         EmitError: torch.export refuses it.
     """
     args, kwargs = contract.args, dict(contract.kwargs)
-    shapes = with_dims(dynamic_shapes(module, contract), {})
+    shapes = with_dims(_without_expressions(dynamic_names(module, contract)), {})
     failures: list[Exception] = []
     with torch.no_grad(), symbolic_config.patch(backed_size_oblivious=True):
         for deferred in (False, True):
@@ -48,15 +48,12 @@ def export(module: torch.nn.Module, contract: Contract) -> ExportedProgram:
     ) from failures[0]
 
 
-def dynamic_shapes(module: torch.nn.Module, contract: Contract) -> dict[str, Any]:
-    """torch.export's ``dynamic_shapes`` from the input specs, with names in place of Dim objects.
-
-    A dim that is an expression of others (``2*batch``) is left for torch.export to find.
-    """
+def dynamic_names(module: torch.nn.Module, contract: Contract) -> dict[str, Any]:
+    """torch.export's ``dynamic_shapes`` from the input specs, with names in place of Dim objects."""
     leaves, tree = pytree.tree_flatten((contract.args, dict(contract.kwargs)))
     found: list[Any] = []
     for spec, value in zip(contract.inputs, leaves, strict=True):
-        dims = {i: d if d.isidentifier() else Dim.AUTO for i, d in enumerate(spec.shape) if isinstance(d, str)}
+        dims = {i: dim for i, dim in enumerate(spec.shape) if isinstance(dim, str)}
         found.append(_Dims(dims) if isinstance(value, torch.Tensor) else None)
     args, kwargs = pytree.tree_unflatten(found, tree)
     bound = inspect.signature(module.forward).bind(*args, **kwargs)
@@ -66,7 +63,21 @@ def dynamic_shapes(module: torch.nn.Module, contract: Contract) -> dict[str, Any
             named.update(value)
         else:
             named[name] = value
-    return {name: _opened(value) for name, value in named.items()}
+    return {
+        name: pytree.tree_map(lambda leaf: leaf.dims if isinstance(leaf, _Dims) else leaf, value)
+        for name, value in named.items()
+    }
+
+
+def _without_expressions(shapes: Any) -> Any:
+    """A dim that is an expression of others (``2*batch``) is left for torch.export to find."""
+    if isinstance(shapes, str):
+        return shapes if shapes.isidentifier() else Dim.AUTO
+    if isinstance(shapes, dict):
+        return {key: _without_expressions(value) for key, value in shapes.items()}
+    if isinstance(shapes, (list, tuple)):
+        return type(shapes)(_without_expressions(value) for value in shapes)
+    return shapes
 
 
 class _Dims:
@@ -74,10 +85,6 @@ class _Dims:
 
     def __init__(self, dims: dict[int, Any]) -> None:
         self.dims = dims
-
-
-def _opened(value: Any) -> Any:
-    return pytree.tree_map(lambda leaf: leaf.dims if isinstance(leaf, _Dims) else leaf, value)
 
 
 def with_plain_outputs(program: Program) -> GraphModule:

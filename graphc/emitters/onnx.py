@@ -78,7 +78,9 @@ class OnnxEmitter(Emitter):
         names = [value.name for value in session.get_inputs()]
 
         def run(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
-            leaves = dict(zip((s.name for s in program.contract.inputs), pytree.tree_leaves((args, kwargs)), strict=True))
+            leaves = dict(
+                zip((s.name for s in program.contract.inputs), pytree.tree_leaves((args, kwargs)), strict=True)
+            )
             feed = {name: leaves[name].detach().cpu().numpy() for name in names}
             return [torch.from_numpy(value) for value in session.run(None, feed)]
 

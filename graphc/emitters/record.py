@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
+from graphc.emitters.exporting import dynamic_names
 from graphc.errors import EmitError
 from graphc.ir.capture import capture
 from graphc.ir.program import Contract, Program, TensorSpec
@@ -67,8 +68,11 @@ def restore(exported: ExportedProgram, record: Mapping[str, Any], where: str) ->
     contract = _renamed(program.contract, names, wanted[0])
     for spec, kept in zip((*contract.inputs, *contract.outputs), (*wanted[0], *wanted[1]), strict=True):
         if (spec.name, spec.dtype, len(spec.shape)) != (kept.name, kept.dtype, len(kept.shape)):
-            raise EmitError("the artifact is not what its record says", where=where, why=f"{kept} recorded, {spec} found")
-    contract = dataclasses.replace(contract, outputs=wanted[1])
+            raise EmitError(
+                "the artifact is not what its record says", where=where, why=f"{kept} recorded, {spec} found"
+            )
+    dynamic = dynamic_names(program.module, contract)
+    contract = dataclasses.replace(contract, outputs=wanted[1], dynamic=dynamic)
     return dataclasses.replace(
         program, contract=contract, aliases=dict(record["aliases"]), history=tuple(record["history"])
     )
@@ -78,8 +82,6 @@ def _renamed(contract: Contract, names: Mapping[str, str], inputs: tuple[TensorS
     def rename(value: Any) -> Any:
         if isinstance(value, str):
             return re.sub(r"\w+", lambda m: names.get(m.group(), m.group()), value)
-        if isinstance(value, Mapping):
-            return {key: rename(v) for key, v in value.items()}
         return value
 
     def renamed(spec: TensorSpec, name: str) -> TensorSpec:
@@ -87,4 +89,4 @@ def _renamed(contract: Contract, names: Mapping[str, str], inputs: tuple[TensorS
 
     given = tuple(renamed(found, kept.name) for found, kept in zip(contract.inputs, inputs, strict=True))
     made = tuple(renamed(spec, spec.name) for spec in contract.outputs)
-    return dataclasses.replace(contract, inputs=given, outputs=made, dynamic=rename(contract.dynamic))
+    return dataclasses.replace(contract, inputs=given, outputs=made)

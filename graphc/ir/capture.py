@@ -11,14 +11,16 @@ from typing import Any
 
 import torch
 from torch.export import Dim, ExportedProgram
-from torch.fx import GraphModule
+from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental import _config as symbolic_config
 from torch.utils import _pytree as pytree
 
 from graphc.errors import CaptureError, nearest
 from graphc.ir.canonical import canonicalize
 from graphc.ir.contract import describe_contract, names_of_symbols
-from graphc.ir.program import Program, assemble, attribute, copy_graph
+from graphc.ir.edit import STATISTICS, TRAINING_FLAG
+from graphc.ir.program import Program, assemble, attribute, copy_graph, source_line
+from graphc.ir.text import operator_name
 
 Dynamic = Mapping[str, Mapping[int, str]]
 
@@ -227,6 +229,7 @@ def _from_exported(
     graph = copy_graph(module.graph)
     names = _state_names(exported, model)
     canonicalize(graph, names)
+    _check_statistics(graph)
     values = {str(n.target): attribute(module, str(n.target)) for n in graph.nodes if n.op == "get_attr"}
     for node in graph.nodes:
         if node.op == "get_attr" and node.target not in values:
@@ -237,6 +240,19 @@ def _from_exported(
     program = Program(assemble(graph, values), contract, aliases)
     program.module.train(False)
     return program
+
+
+def _check_statistics(graph: Graph) -> None:
+    """No normalisation updates its running statistics: a program never writes into its tensors."""
+    for node in graph.nodes:
+        written = [node.args[i] for i in STATISTICS.get(node.target, ())]
+        if any(isinstance(buffer, Node) for buffer in written) and node.args[TRAINING_FLAG[node.target]]:
+            raise CaptureError(
+                "the model was traced in training mode",
+                where=f"{node.name}, {source_line(node)}",
+                why=f"this {operator_name(node)} would update {written[0].target} on every call",
+                hint="call model.eval() before torch.export; graphc.ir.edit.set_training switches a program for training",
+            )
 
 
 def _state_names(exported: ExportedProgram, model: torch.nn.Module | None) -> dict[str, str]:

@@ -29,8 +29,8 @@ def names_of_symbols(graph: Graph, shapes: Mapping[str, Any] | None) -> dict[str
         if isinstance(value, torch.Tensor) and isinstance(dims, Mapping):
             for dim, name in dims.items():
                 size = value.shape[int(dim)]
-                if not _static(size):
-                    names[str(size.node.expr)] = str(name)
+                if (symbol := _symbol(size)) is not None:
+                    names[symbol] = str(name)
     return names
 
 
@@ -91,8 +91,9 @@ def spec_of(name: str, value: Any, symbols: Mapping[str, str]) -> TensorSpec:
     return TensorSpec(name, value.dtype, tuple(_dim(size, symbols) for size in value.shape))
 
 
-def _static(size: Any) -> bool:
-    return type(size) is int
+def _symbol(size: Any) -> str | None:
+    """The expression of a dynamic size; None for a number."""
+    return None if type(size) is int else str(size.node.expr)
 
 
 def _dim(size: Any, symbols: Mapping[str, str]) -> int | str:
@@ -109,8 +110,8 @@ def symbols_of(program: Program) -> dict[str, str]:
         value = node.meta.get("val")
         if isinstance(value, torch.Tensor):
             for size, dim in zip(value.shape, spec.shape, strict=True):
-                if isinstance(dim, str) and not _static(size):
-                    names[str(size.node.expr)] = dim
+                if isinstance(dim, str) and (symbol := _symbol(size)) is not None:
+                    names[symbol] = dim
     return names
 
 

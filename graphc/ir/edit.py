@@ -13,6 +13,7 @@ from graphc.errors import GraphError, nearest
 from graphc.ir.functional import source_of
 from graphc.ir.program import Program, assemble, attribute, copy_graph, drop_dead
 from graphc.ir.shapes import refresh
+from graphc.ir.verify import lint
 
 aten = torch.ops.aten
 TRAINING_FLAG = {
@@ -45,12 +46,15 @@ def rebuild(
         edit: changes the copy of the graph that it is given.
         tensors: new values by name.
         note: what to add to the history.
+
+    Raises:
+        VerifyError: the graph is malformed after the edit, or its shapes do not fit together.
     """
     graph = copy_graph(program.graph)
     if edit is not None:
         edit(graph)
     drop_dead(graph)
-    graph.lint()
+    lint(graph)
     return replace(program, graph, tensors or {}, note)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch.fx import Graph, Node
 
 from graphc.errors import CaptureError
+from graphc.ir.program import source_line
 
 aten = torch.ops.aten
 COUNTER = "num_batches_tracked"
@@ -114,10 +115,9 @@ def _twin(node: Node) -> Any:
 
 
 def _refused(node: Node, why: str) -> CaptureError:
-    stack = [line for line in (node.meta.get("stack_trace") or "").splitlines() if "File" in line]
     return CaptureError(
         f"cannot make the in-place op {node.target} functional",
-        where=f"{node.name}, {stack[-1].strip() if stack else 'no source line'}",
+        where=f"{node.name}, {source_line(node) or 'no source line'}",
         why=why,
         hint="write the op out of place in the model (x = x.relu() instead of x.relu_())",
     )

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.fx import Graph, GraphModule, Node
 
 from graphc.errors import GraphError, nearest
+
+TORCH = Path(torch.__file__).parent
 
 
 @dataclass(frozen=True)
@@ -158,3 +162,10 @@ def module_path(node: Node) -> str:
     stack = node.meta.get("nn_module_stack")
     path = str(next(reversed(stack.values()))[0]) if stack else ""
     return "" if path.startswith("_empty_nn_module_stack") else path
+
+
+def source_line(node: Node) -> str:
+    """The user's line that made a node, as ``file:line: code``: the innermost outside torch; or empty."""
+    frames = re.findall(r'File "(.+?)", line (\d+), in .*\n\s*(.*)', node.meta.get("stack_trace") or "")
+    own = [frame for frame in frames if not Path(frame[0]).is_relative_to(TORCH)] or frames
+    return "{}:{}: {}".format(*own[-1]) if own else ""

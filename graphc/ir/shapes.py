@@ -10,6 +10,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.experimental.symbolic_shapes import ShapeEnv, compute_unbacked_bindings, rebind_unbacked
 
 from graphc.errors import VerifyError
+from graphc.ir.program import source_line
 
 
 class _Shapes(Interpreter):
@@ -65,10 +66,9 @@ def refresh(module: GraphModule) -> None:
 
 def _misfit(module: GraphModule, shapes: _Shapes, error: Exception) -> VerifyError:
     failed = next((n for n in module.graph.nodes if n not in shapes.env and n.op == "call_function"), None)
-    stack = (failed.meta.get("stack_trace") or "").strip().splitlines() if failed is not None else []
     return VerifyError(
         "shapes no longer fit together after a rewrite",
-        where=f"{failed.format_node() if failed is not None else 'unknown node'} {' '.join(stack[-2:]).strip()}",
+        where=f"{failed.name}, {source_line(failed)}" if failed is not None else "unknown node",
         why=next(iter(str(error).splitlines()), type(error).__name__),
         hint="the rule of an op before this node is wrong or missing; please report the model",
     )

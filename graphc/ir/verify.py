@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch.fx import Graph
+
 from graphc.errors import VerifyError
 from graphc.ir.contract import check_contract
 from graphc.ir.program import Program
@@ -15,9 +17,18 @@ def verify(program: Program) -> None:
         VerifyError: the graph is malformed, shapes no longer propagate, or an input or output
             differs from the contract.
     """
-    try:
-        program.graph.lint()
-    except RuntimeError as error:
-        raise VerifyError("the graph is malformed", why=str(error)) from error
+    lint(program.graph)
     refresh(program.module)
     check_contract(program)
+
+
+def lint(graph: Graph) -> None:
+    """Check that a graph is well formed: values before their uses, unique names, known targets.
+
+    Raises:
+        VerifyError: it is not.
+    """
+    try:
+        graph.lint()
+    except RuntimeError as error:
+        raise VerifyError("the graph is malformed", why=str(error)) from error

@@ -96,14 +96,14 @@ class Pass(abc.ABC):
         """The name in reports: the pass's own, or its type."""
         return self.name or self.type
 
-    def requires(self, program: Program) -> None:
+    def requires(self, program: Program) -> None:  # noqa: B027 - most passes need nothing
         """Raise a GraphError if the program is not one that this pass can work on."""
 
     @abc.abstractmethod
     def run(self, program: Program, context: Context) -> Program:
         """The transformed program; the given one stays as it is."""
 
-    def ensures(self, before: Program, after: Program) -> None:
+    def ensures(self, before: Program, after: Program) -> None:  # noqa: B027 - as above
         """Raise a GraphError if what the pass promised did not happen."""
 
     def note(self) -> str:

@@ -57,7 +57,7 @@ def time_artifact(
 
 
 def _compare(things: list[Any], original: Program, bench: Bench, size: int | None = None) -> Latency:
-    dims = {name: bench.batch for name in one_sample(original)} | dict(bench.dims)
+    dims = dict.fromkeys(one_sample(original), bench.batch) | dict(bench.dims)
     before, after = compare(
         things,
         dims=dims,

@@ -164,7 +164,12 @@ def _explain(error: pydantic.ValidationError, where: str) -> RecipeError:
 
 
 def _fields_at(path: list[str]) -> list[str]:
-    kinds = {"model": Target, "data": Target, "example_inputs": ExampleInput, "bench": Bench}
+    kinds: dict[str, type[BaseModel]] = {
+        "model": Target,
+        "data": Target,
+        "example_inputs": ExampleInput,
+        "bench": Bench,
+    }
     return list((kinds.get(path[0], Recipe) if path else Recipe).model_fields)
 
 

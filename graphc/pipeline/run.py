@@ -191,7 +191,8 @@ def run(made: Plan, watch: Watch = lambda event, about: None) -> Compilation:
     torch.manual_seed(made.seed)
     watch("captured", made.original)
     context = Context(made.original, made.data, made.device, made.seed, made.output_dir)
-    program, steps = made.original, []
+    program = made.original
+    steps: list[Step] = []
     for item in made.passes:
         watch("pass", item)
         before, start = program, time.perf_counter()

@@ -56,9 +56,11 @@ def call_target(target: str, kwargs: Mapping[str, Any], where: str) -> Any:
 def _guarded(make: Callable[[], Any], what: str, where: str) -> Any:
     try:
         return make()
-    except Exception as error:  # noqa: BLE001 - other people's code may raise anything; all of it is reported
+    except Exception as error:
         why = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-        raise RecipeError(f"{what} failed", where=where, why=why, hint="run it with --debug for the traceback") from error
+        raise RecipeError(
+            f"{what} failed", where=where, why=why, hint="run it with --debug for the traceback"
+        ) from error
 
 
 def load_model(target: str, kwargs: Mapping[str, Any], where: str = "model") -> Model:

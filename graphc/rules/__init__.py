@@ -2,7 +2,7 @@
 
 from graphc.rules import attention, contract, conv, index, norm, pointwise, reduce, shape
 from graphc.rules.operation import Operation
-from graphc.rules.table import RULES, rule
+from graphc.rules.table import RULES, load_installed_rules, rule
 
 __all__ = [
     "RULES",
@@ -11,6 +11,7 @@ __all__ = [
     "contract",
     "conv",
     "index",
+    "load_installed_rules",
     "norm",
     "pointwise",
     "reduce",

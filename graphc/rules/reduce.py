@@ -80,12 +80,16 @@ def _sorted(op: Operation) -> Value:
 
 
 rule([aten.mean.dim, aten.sum.dim_IntList, aten.nansum.default, aten.amax.default, aten.amin.default], _reduction())
-rule([aten.logsumexp.default, aten.all.dim, aten.any.dim, aten.all.dims, aten.any.dims, aten.prod.dim_int], _reduction())
+rule(
+    [aten.logsumexp.default, aten.all.dim, aten.any.dim, aten.all.dims, aten.any.dims, aten.prod.dim_int], _reduction()
+)
 rule([aten.var.dim, aten.std.dim], _reduction(1, 3))
 rule([aten.var.correction, aten.std.correction], _reduction())
 rule([aten.linalg_vector_norm.default, aten.norm.ScalarOpt_dim], _reduction(2, 3))
 rule([aten.mean.default, aten.sum.default], _all)
-rule([aten.max.default, aten.min.default, aten.all.default, aten.any.default, aten.prod.default, aten.std.default], _all)
+rule(
+    [aten.max.default, aten.min.default, aten.all.default, aten.any.default, aten.prod.default, aten.std.default], _all
+)
 rule([aten.max.dim, aten.min.dim, aten.median.dim, aten.mode.default], _two_results)
 rule([aten.argmax.default, aten.argmin.default], _positions)
 rule([aten.cumsum.default, aten.cumprod.default, aten.logcumsumexp.default], _scan)

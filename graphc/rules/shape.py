@@ -333,5 +333,8 @@ rule(aten.tile.default, _tile)
 rule(aten.repeat_interleave.self_int, _repeat_interleave)
 rule(aten.roll.default, _whole(2))
 rule(aten.flip.default, _whole(1))
-rule([aten.pad.default, aten.constant_pad_nd.default, aten.reflection_pad2d.default, aten.replication_pad2d.default], _pad)
+rule(
+    [aten.pad.default, aten.constant_pad_nd.default, aten.reflection_pad2d.default, aten.replication_pad2d.default],
+    _pad,
+)
 rule(aten.unfold.default, _unfold)

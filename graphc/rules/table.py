@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Any
 
-from graphc.axes.axis import Axis, product
+from graphc.axes.axis import Axis
 from graphc.axes.notation import Match, Pattern, parse
 from graphc.errors import GraphError
 from graphc.rules.operation import Operation, Value
@@ -97,6 +99,15 @@ def rule(
         RULES[op] = flow
 
 
-def join(*axes: Axis | None) -> Axis | None:
-    """The product of axes, outer first."""
-    return product(axes)
+@cache
+def load_installed_rules() -> None:
+    """Import the modules of the entry-point group ``graphc.rules``: their rules add themselves.
+
+    Raises:
+        GraphError: one of them does not import.
+    """
+    for point in entry_points(group="graphc.rules"):
+        try:
+            point.load()
+        except ImportError as error:
+            raise GraphError(f"the rules {point.name!r} do not load", where=point.value, why=str(error)) from error

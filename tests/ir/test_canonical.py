@@ -53,8 +53,10 @@ def test_bookkeeping_goes_and_sizes_are_said() -> None:
         "aten.mul.Tensor",
         "<built-in function getitem>",
     }
-    split, piece = (program.graph.find_nodes(op="call_function", target=t)[0] for t in
-                    (torch.ops.aten.split_with_sizes.default, torch.ops.aten.slice.Tensor))
+    split, piece = (
+        program.graph.find_nodes(op="call_function", target=t)[0]
+        for t in (torch.ops.aten.split_with_sizes.default, torch.ops.aten.slice.Tensor)
+    )
     assert split.args[1:] == ([2, 2, 2], 1)
     assert piece.args[1:] == (1, 0, 1)
 

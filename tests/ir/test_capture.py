@@ -203,3 +203,40 @@ def test_an_exported_program_without_inputs_is_refused() -> None:
     exported.example_inputs = None
     with pytest.raises(CaptureError, match="no example inputs"):
         graphc.capture(exported)
+
+
+def test_a_model_exported_in_training_mode_is_refused() -> None:
+    exported = torch.export.export(seeded(models.Residual).train(), (image(),))
+    with pytest.raises(CaptureError, match="training mode") as caught:
+        graphc.capture(exported)
+    assert "norm.running_mean" in caught.value.why
+    assert "self.norm(" in caught.value.where
+
+
+def test_a_model_exported_with_gradients_keeps_its_regions_without_them() -> None:
+    model, inputs = models.tiny_llama()
+    model.config.use_cache = False
+    program = graphc.capture(torch.export.export(model, (), inputs))
+    assert "wrap_with_set_grad_enabled" in str(program)
+    with torch.no_grad():
+        equal(model(**inputs).logits, program(**inputs).logits)
+
+
+class Shares(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, flag: bool = True) -> tuple[Any, ...]:
+        y = self.layer(self.layer(x))
+        return x, y, y, self.layer.bias, mask, flag
+
+
+def test_inputs_tensors_and_constants_may_be_outputs() -> None:
+    model = seeded(Shares)
+    program = graphc.capture(model, (vectors(),), {"mask": None, "flag": False})
+    result = program(vectors(2), mask=None, flag=False)
+    assert result[4:] == (None, False)
+    with torch.no_grad():
+        equal(model(vectors(2), None, False), result)
+    assert [s.shape for s in program.contract.outputs] == [("batch", 6)] * 3 + [(6,), (), ()]

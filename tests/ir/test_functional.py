@@ -177,24 +177,36 @@ def undeclared_view(x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("step", "why", "line"),
+    ("step", "why"),
     [
-        (stale_transpose, "another view of the same memory", "x.add_(1)"),
-        (stale_slice, "another view of the same memory", "x[:, 3] = 7.0"),
-        (through_reshape, "writes through aten.reshape", "y.add_(1)"),
-        (one_of_several_parts, "one of several parts", "a.add_(1)"),
-        (undeclared_view, "writes through aten.einsum", "add_(1) + x"),
+        (stale_transpose, "another view of the same memory"),
+        (stale_slice, "another view of the same memory"),
+        (through_reshape, "writes through aten.reshape"),
+        (one_of_several_parts, "one of several parts"),
+        (undeclared_view, "writes through aten.einsum"),
     ],
 )
-def test_what_has_no_functional_twin_is_refused_at_its_line(step: Step, why: str, line: str) -> None:
+def test_what_has_no_functional_twin_is_refused(step: Step, why: str) -> None:
     with pytest.raises(CaptureError) as caught:
         graphc.capture(Wrapped(step).eval(), (vectors(7),))
     assert why in caught.value.why
-    source = step.__code__
-    assert source.co_filename in caught.value.where
-    number = int(caught.value.where.split("line ")[1].split(",")[0])
-    with open(source.co_filename, encoding="utf-8") as file:
-        assert line in file.read().splitlines()[number - 1]
+    assert "out of place" in caught.value.hint
+
+
+class Stale(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * 2
+        y = x[:, 2:]
+        x[:, 3].add_(7)
+        return y
+
+
+def test_a_refusal_names_the_line_that_writes() -> None:
+    with pytest.raises(CaptureError) as caught:
+        graphc.capture(Stale(), (vectors(7),))
+    line = Stale.forward.__code__.co_firstlineno + 3
+    assert "test_functional.py" in caught.value.where
+    assert f":{line}: x[:, 3].add_(7)" in caught.value.where
 
 
 class Counting(nn.Module):

@@ -1,0 +1,143 @@
+"""The folder emitter: a generated model.py, its weights, and what graphc needs to read it back."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch.fx import GraphModule
+from torch.utils import _pytree as pytree
+
+from graphc.emitters.base import FOLDER, Emitter
+from graphc.emitters.codegen import generate
+from graphc.emitters.exporting import export
+from graphc.emitters.fidelity import Runner
+from graphc.emitters.record import describe, restore, specs
+from graphc.emitters.staging import MARK
+from graphc.errors import EmitError
+from graphc.ir.program import Contract, Program
+
+SOURCE, WEIGHTS, EXAMPLES = "model.py", "model.safetensors", "example_inputs.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderEmitter(Emitter):
+    """Writes a folder that runs with torch and safetensors alone: ``from model import load``.
+
+    ``model.py`` is a module whose tensors have their original names and whose forward is one op a
+    line; ``model.safetensors`` has each tensor once. ``program.json`` and
+    ``example_inputs.safetensors`` are for ``graphc.load``. Nothing is pickled. Dropout and
+    batch norm follow the module's ``train()`` and ``eval()``.
+    """
+
+    suffix: ClassVar[str] = FOLDER
+
+    def write(self, program: Program, path: Path) -> None:
+        """Write the four files.
+
+        Raises:
+            EmitError: an op, an input or a dtype cannot be written.
+        """
+        source = generate(program)
+        leaves, tree = pytree.tree_flatten((program.contract.args, dict(program.contract.kwargs)))
+        record = describe(program)
+        record["example"] = {
+            "tree": json.loads(pytree.treespec_dumps(tree)),
+            "constants": {str(i): _constant(v) for i, v in enumerate(leaves) if not isinstance(v, torch.Tensor)},
+        }
+        path.mkdir()
+        (path / SOURCE).write_text(source, encoding="utf-8")
+        (path / MARK).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        _save(program.tensors(), path / WEIGHTS)
+        _save({str(i): v for i, v in enumerate(leaves) if isinstance(v, torch.Tensor)}, path / EXAMPLES)
+
+    def open(self, program: Program, path: Path) -> Runner:
+        """Import model.py anew and load the weights, on the device of the program's inputs."""
+        model = _import(path).load(path)
+        leaves = pytree.tree_leaves(program.example())
+        model.to(next((leaf.device for leaf in leaves if isinstance(leaf, torch.Tensor)), torch.device("cpu")))
+        return lambda args, kwargs: model(*args, **kwargs)
+
+    def load(self, path: Path) -> Program:
+        """Trace model.py again with the saved example inputs.
+
+        Raises:
+            EmitError: it is no folder of ours, or no longer what its record says.
+        """
+        missing = [name for name in (MARK, SOURCE, WEIGHTS, EXAMPLES) if not (path / name).is_file()]
+        if missing:
+            raise EmitError("this is no folder of graphc", where=str(path), why=f"it has no {missing[0]}")
+        record = json.loads((path / MARK).read_text(encoding="utf-8"))
+        model = _import(path).load(path)
+        contract = _contract(record, path)
+        program = restore(export(model, contract), record, str(path))
+        _place(program.module, path / SOURCE)
+        return program
+
+
+def _constant(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise EmitError("an input cannot be written", where=type(value).__name__, hint="emit a .pt2 file instead")
+
+
+def _save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write tensors; those that share memory become copies of their own."""
+    seen: set[int] = set()
+    own: dict[str, torch.Tensor] = {}
+    for name, value in tensors.items():
+        value = value.detach().contiguous()
+        storage = value.untyped_storage().data_ptr()
+        own[name] = value.clone() if storage in seen else value
+        seen.add(storage)
+    try:
+        save_file(own, path, metadata={"format": "pt"})
+    except (SafetensorError, KeyError, RuntimeError, ValueError) as error:
+        raise EmitError(
+            "the tensors cannot be written", where=path.name, why=f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _import(path: Path) -> Any:
+    """The module model.py, under a name that no other has."""
+    spec = importlib.util.spec_from_file_location(f"graphc_generated_{uuid.uuid4().hex}", path / SOURCE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (SyntaxError, NameError, ImportError, AttributeError) as error:
+        raise EmitError("the generated model does not import", where=str(path / SOURCE), why=str(error)) from error
+    return module
+
+
+def _contract(record: Mapping[str, Any], path: Path) -> Contract:
+    example = record["example"]
+    values: dict[str, Any] = {**load_file(path / EXAMPLES), **example["constants"]}
+    tree = pytree.treespec_loads(json.dumps(example["tree"]))
+    args, kwargs = pytree.tree_unflatten([values[str(i)] for i in range(len(values))], tree)
+    return Contract(specs(record["inputs"]), specs(record["outputs"]), tuple(args), kwargs, {})
+
+
+def _place(module: GraphModule, source: Path) -> None:
+    """Tell every node the module path of the original: the comment above its line in model.py."""
+    paths: list[str] = [""]
+    for line in source.read_text(encoding="utf-8").splitlines():
+        found = re.fullmatch(r"        # (\S+)", line)
+        paths.append(found[1] if found else paths[-1])
+    pattern = re.compile(rf'File "{re.escape(str(source))}", line (\d+)')
+    for node in module.graph.nodes:
+        lines = pattern.findall(node.meta.get("stack_trace") or "")
+        if node.op == "call_function" and lines:
+            path = paths[int(lines[-1])]
+            node.meta["nn_module_stack"] = {path: ("" if path == "root" else path, "")}

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from graphc import cli
+
+RECIPE: dict[str, Any] = {
+    "model": {"target": "tests.models:Residual"},
+    "example_inputs": {"x": {"shape": [4, 3, 7, 9]}},
+    "passes": [{"type": "prune-filters", "pruning_ratio": 0.5}],
+    "emit": ["small.onnx"],
+    "bench": {"warmup": 1, "repeat": 3},
+}
+
+
+def recipe(folder: Path, **change: Any) -> str:
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**RECIPE, **change}))
+    return str(path)
+
+
+@pytest.fixture
+def graphc(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["graphc", *words])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+            sys.exit(0)
+        out = capsys.readouterr()
+        code = stop.value.code
+        return (code if isinstance(code, int) else 0), out.out, out.err
+
+    return run
+
+
+def test_compile_prints_what_changed(graphc: Any, tmp_path: Path) -> None:
+    code, out, _ = graphc("compile", recipe(tmp_path), "-o", str(tmp_path / "out"))
+    assert code == 0
+    assert "conv1: weight 24x12x3x3 => 12x6x3x3" in out
+    assert "M params" in out
+    assert "p50" in out
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["artifacts"][0]["name"] == "small.onnx"
+
+
+def test_compile_json_is_the_report(graphc: Any, tmp_path: Path) -> None:
+    code, out, _ = graphc("compile", recipe(tmp_path), "-o", str(tmp_path / "out"), "--json")
+    assert code == 0
+    assert json.loads(out) == json.loads((tmp_path / "out" / "report.json").read_text())
+
+
+def test_explain(graphc: Any, tmp_path: Path) -> None:
+    code, out, _ = graphc("explain", recipe(tmp_path))
+    assert code == 0
+    assert "conv1.out  24  filters" in out
+    assert "coupled by aten.add.Tensor" in out
+    assert "dim 1 of output output" in out
+    code, out, _ = graphc("explain", recipe(tmp_path), "--json")
+    assert {"axes", "layers", "pins", "without_rule"} == set(json.loads(out))
+
+
+def test_explain_names_ops_without_a_rule(graphc: Any, tmp_path: Path) -> None:
+    inputs = {"x": {"shape": [4, 6]}}
+    code, out, _ = graphc("explain", recipe(tmp_path, model={"target": "tests.models:Ruleless"}, example_inputs=inputs))
+    assert code == 0
+    assert "no rule for aten." in out
+
+
+def test_bench_takes_turns(graphc: Any, tmp_path: Path) -> None:
+    graphc("compile", recipe(tmp_path, bench=None), "-o", str(tmp_path))
+    file = str(tmp_path / "small.onnx")
+    code, out, _ = graphc("bench", file, file, "--repeat", "3", "--warmup", "1", "--json")
+    assert code == 0
+    results = json.loads(out)["results"]
+    assert [len(r["samples_ms"]) for r in results] == [3, 3]
+    assert graphc("bench", file, "--dim", "batch")[0] == 2
+
+
+def test_passes_and_schema(graphc: Any) -> None:
+    assert "prune-heads" in graphc("passes")[1]
+    assert "pruning_ratio" in graphc("passes", "prune-heads")[1]
+    assert set(json.loads(graphc("passes", "--json")[1])) >= {"prune-filters", "prune-layers"}
+    assert json.loads(graphc("schema")[1])["title"] == "graphc recipe"
+    code, _, err = graphc("passes", "prune-head")
+    assert code == 2
+    assert "prune-heads" in err
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"passes": [{"type": "prune-filters", "pruning_ratio": 1.2}]}, ["1.2", "passes[0]"]),
+        ({"passes": [{"type": "prune-filtrs"}]}, ["prune-filtrs", "prune-filters"]),
+        ({"passes": [{"type": "prune-filters", "ratio": 0.5}]}, ["no option 'ratio'", "pruning_ratio"]),
+        (
+            {"passes": [{"type": "prune-filters", "pruning_ratio": 0.5, "targets": ["conv7"]}]},
+            ["'conv7' matches nothing"],
+        ),
+        ({"passes": [{"type": "prune-filters", "filters": {"head": [0]}}]}, ["'head' matches nothing"]),
+        ({"model": {"target": "tests.models:Residuum"}}, ["Residuum", "Residual"]),
+        ({"data": {"train": {"target": "no_such_module:train"}}}, ["no_such_module", "data.train"]),
+        ({"example_inputs": {"x": {"shape": [4, 5, 7, 9]}}}, ["do not fit"]),
+        ({"example_inputs": {"y": {"shape": [4, 3, 7, 9]}}}, ["do not fit", "y"]),
+        ({"emit": ["small.onx"]}, [".onx", ".onnx"]),
+    ],
+)
+def test_mistakes_exit_with_2_and_say_what_to_do(
+    graphc: Any, tmp_path: Path, change: dict[str, Any], words: list[str]
+) -> None:
+    code, _, err = graphc("compile", recipe(tmp_path, **change), "-o", str(tmp_path / "out"))
+    assert code == 2
+    assert all(word in err for word in words), err
+    assert "Traceback" not in err
+    assert "what to do" in err or "why" in err
+    left = [p.name for p in (tmp_path / "out").rglob("*")] if (tmp_path / "out").exists() else []
+    assert left == []
+
+
+def test_a_folder_that_cannot_be_written(graphc: Any, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    code, _, err = graphc("compile", recipe(tmp_path), "-o", str(tmp_path / "taken" / "out"))
+    assert code == 2
+    assert "cannot be written" in err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(graphc: Any, tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o500)
+    assert graphc("compile", recipe(tmp_path), "-o", str(tmp_path / "closed"))[0] == 2
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = recipe(tmp_path, passes=[{"type": "nothing"}])
+    monkeypatch.setattr(sys, "argv", ["graphc", "compile", path, "-o", str(tmp_path), "--debug"])
+    with pytest.raises(cli.GraphError):
+        cli.main()
