@@ -126,7 +126,8 @@ def find_emitter(path: str | Path) -> type[Emitter]:
     points = {point.name: point for point in importlib.metadata.entry_points(group=GROUP)}
     if suffix not in points:
         what = f"no emitter writes {suffix!r}"
-        raise EmitError(what, where=str(path), hint=nearest(suffix, {*points, *_registered}))
+        hint = f"{nearest(suffix, {*points, *_registered})}; a folder's path ends with /"
+        raise EmitError(what, where=str(path), hint=hint)
     try:
         register_emitter(suffix, points[suffix].load())
     except (ImportError, AttributeError) as error:
@@ -167,7 +168,7 @@ def emit(program: Program, path: str | Path, **options: Any) -> Artifact:
             the format cannot express, or an artifact that is not equal.
     """
     emitter = make_emitter(path, options)
-    path = Path(path)
+    path = Path(path) if Path(path).name else Path(path).resolve()
     if program.module.training:
         program = set_training(program, False)
     with staged(path) as inside:

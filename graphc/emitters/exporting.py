@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from graphc.errors import EmitError
 from graphc.ir.capture import with_dims
-from graphc.ir.program import Contract, Program, copy_graph
+from graphc.ir.program import Contract, Program, assemble, copy_graph
 
 
 def export(module: torch.nn.Module, contract: Contract) -> ExportedProgram:
@@ -28,7 +28,7 @@ def export(module: torch.nn.Module, contract: Contract) -> ExportedProgram:
     args, kwargs = contract.args, dict(contract.kwargs)
     shapes = with_dims(_without_expressions(dynamic_names(module, contract)), {})
     failures: list[Exception] = []
-    with torch.no_grad(), symbolic_config.patch(backed_size_oblivious=True):
+    with torch.no_grad(), symbolic_config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined] # made at import
         for deferred in (False, True):
             try:
                 return torch.export.export(
@@ -91,14 +91,29 @@ def with_plain_outputs(program: Program) -> GraphModule:
     """The program's module, returning dicts, tuples, lists and tensors only.
 
     A field class such as Hugging Face's ModelOutput becomes a dict of its fields, so that no class
-    is needed where the artifact is used. Tensors are shared.
+    is needed where the artifact is used. Tensors are shared with the program.
     """
     graph = copy_graph(program.graph)
     info = getattr(graph._codegen, "pytree_info", None)
     if info is not None and info.out_spec is not None:
         spec = pytree.tree_structure(plain(pytree.tree_unflatten([_Leaf()] * info.out_spec.num_leaves, info.out_spec)))
         graph.set_codegen(_PyTreeCodeGen(_PyTreeInfo(info.orig_args, info.in_spec, spec)))
-    return GraphModule(program.module, graph, "Program")
+    return assemble(graph, own_memory(program.tensors()))
+
+
+def own_memory(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same tensors, those that are part of a larger memory or share it as contiguous copies."""
+    seen: set[int] = set()
+    own: dict[str, torch.Tensor] = {}
+    for name, value in tensors.items():
+        storage = value.untyped_storage()
+        if storage.data_ptr() in seen or storage.nbytes() != value.numel() * value.element_size():
+            copy = value.detach().clone(memory_format=torch.contiguous_format)
+            value = torch.nn.Parameter(copy, value.requires_grad) if isinstance(value, torch.nn.Parameter) else copy
+        elif storage.nbytes():
+            seen.add(storage.data_ptr())
+        own[name] = value
+    return own
 
 
 class _Leaf:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import json
 import re
@@ -20,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from graphc.emitters.base import FOLDER, Emitter
 from graphc.emitters.codegen import generate
-from graphc.emitters.exporting import export
+from graphc.emitters.exporting import export, own_memory
 from graphc.emitters.fidelity import Runner
 from graphc.emitters.record import describe, restore, specs
 from graphc.emitters.staging import MARK
@@ -92,14 +91,8 @@ def _constant(value: Any) -> Any:
 
 
 def _save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Write tensors; those that share memory become copies of their own."""
-    seen: set[int] = set()
-    own: dict[str, torch.Tensor] = {}
-    for name, value in tensors.items():
-        value = value.detach().contiguous()
-        storage = value.untyped_storage().data_ptr()
-        own[name] = value.clone() if storage in seen else value
-        seen.add(storage)
+    """Write tensors, each with its own memory."""
+    own = {name: value.detach().contiguous() for name, value in own_memory(tensors).items()}
     try:
         save_file(own, path, metadata={"format": "pt"})
     except (SafetensorError, KeyError, RuntimeError, ValueError) as error:

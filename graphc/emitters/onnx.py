@@ -27,7 +27,7 @@ from graphc.emitters.record import version
 from graphc.errors import EmitError
 from graphc.ir.program import Program, TensorSpec
 
-OPSETS = range(13, onnx.defs.onnx_opset_version() + 1)
+OPSETS = range(18, onnx.defs.onnx_opset_version() + 1)
 TWO_GB = 2 * 10**9
 
 
@@ -62,8 +62,9 @@ class OnnxEmitter(Emitter):
         """
         exported = export(with_plain_outputs(program), program.contract)
         translated = _translate(exported, self.opset_version, str(path.name))
-        _name(translated, exported, program)
-        weights = sum(int(value.const_value.nbytes) for value in translated.model.graph.initializers.values())
+        _name(translated, program)
+        values = [value.const_value for value in translated.model.graph.initializers.values()]
+        weights = sum(value.nbytes for value in values if value is not None)
         outside = self.external_data if self.external_data is not None else weights > self.threshold
         translated.save(str(path), external_data=outside)
         _check(path, self.opset_version)
@@ -131,7 +132,7 @@ def _reason(error: BaseException) -> str:
     return f"{type(told).__name__}: {best}"
 
 
-def _name(translated: ONNXProgram, exported: ExportedProgram, program: Program) -> None:
+def _name(translated: ONNXProgram, program: Program) -> None:
     """The contract's names on inputs, outputs and dims; where it comes from in the metadata."""
     graph = translated.model.graph
     tensors = [s for s in program.contract.inputs if s.dtype is not None]
@@ -193,7 +194,7 @@ def _make_room(names: set[str], translated: ONNXProgram) -> None:
 def _name_dims(translated: ONNXProgram, inputs: Sequence[TensorSpec]) -> None:
     names: dict[str, str] = {}
     for value, spec in zip(translated.model.graph.inputs, inputs, strict=True):
-        for old, new in zip(value.shape, spec.shape, strict=True):
+        for old, new in zip(value.shape or (), spec.shape, strict=True):
             if isinstance(old, onnx_ir.SymbolicDim) and old.value is not None and isinstance(new, str):
                 names[str(old.value)] = new
     for value in _values(translated):

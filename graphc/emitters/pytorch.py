@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -59,7 +60,7 @@ class ExportedEmitter(Emitter):
         extra = {RECORD: ""}
         try:
             exported = torch.export.load(path, extra_files=extra)
-        except (RuntimeError, OSError, ValueError, AssertionError) as error:
+        except (RuntimeError, OSError, ValueError, AssertionError, zipfile.BadZipFile) as error:
             raise EmitError(
                 "this is no file of torch.export",
                 where=str(path),

@@ -20,8 +20,8 @@ KV_HEADS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads")
 HEAD_DIMS = ("attention_head_size", "head_dim", "head_size", "dim_per_head")
 WIDTHS = ("all_head_size", "embed_dim", "split_size", "inner_dim", "attn_dim", "dim", "hidden_size")
 KEYS = ("k_proj", "key", "k_lin", "k")
-SIZES = ("hidden_size", "embedding_size", "intermediate_size", "vocab_size")
-"""Fields of a config that are sizes of parameters; Hugging Face maps a model's own words to these."""
+SIZES = ("hidden_size", "embedding_size", "intermediate_size", "n_inner", "ffn_dim", "d_ff", "hidden_dim", "vocab_size")
+"""Fields of a config that are sizes of parameters, in the words of Hugging Face's models."""
 
 
 def restate(module: nn.Module, original: nn.Module, program: Program, rename: Rename) -> None:
@@ -166,12 +166,22 @@ def _restate_config(
     for name in SIZES:
         old = getattr(config, name, None)
         values = _sizes_now(old, module, original, rename) if isinstance(old, int) else set()
+        if name == "hidden_size" and isinstance(old, int):
+            values = _width_now(old, module, original) or values
         if len(values) == 1:
             new = values.pop()
             setattr(config, name, new)
             for layer in module.modules():
                 if getattr(layer, name, None) == old:
                     setattr(layer, name, new)
+
+
+def _width_now(old: int, module: nn.Module, original: nn.Module) -> set[int]:
+    """The width of the token embedding, where it was the hidden size: attention may be as wide by chance."""
+    before, after = (getattr(m, "get_input_embeddings", lambda: None)() for m in (original, module))
+    if isinstance(before, nn.Embedding) and isinstance(after, nn.Embedding) and before.embedding_dim == old:
+        return {after.embedding_dim}
+    return set()
 
 
 def _restate_depth(config: Any, module: nn.Module, original: nn.Module) -> None:

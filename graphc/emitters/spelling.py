@@ -14,8 +14,11 @@ from graphc.errors import EmitError
 aten = torch.ops.aten
 END = 2**63 - 1
 
-Spell = Callable[[Sequence[Any], dict[str, Any]], "str | None"]
-"""Gives the text of a call from the texts of its arguments; None where the short form does not say all of it."""
+Texts = Callable[[Any], str]
+"""Gives the text of one argument."""
+
+Special = Callable[[Sequence[Any], dict[str, Any], Texts], "str | None"]
+"""Gives the text of a call; None where the short form cannot say all of it."""
 
 BINARY = {
     aten.add.Tensor: "+",
@@ -110,7 +113,7 @@ NAMESPACES = {
 """Libraries of ops, and the line that defines them where torch alone does not."""
 
 
-def spell(target: Any, args: Sequence[Any], kwargs: dict[str, Any], texts: Callable[[Any], str]) -> str:
+def spell(target: Any, args: Sequence[Any], kwargs: dict[str, Any], texts: Texts) -> str:
     """The call of an op as Python text.
 
     Args:
@@ -172,11 +175,13 @@ def imports_of(targets: Sequence[Any]) -> list[str]:
     return sorted(line for line in lines if line)
 
 
-Texts = Callable[[Any], str]
+def _filled(args: Sequence[Any], required: int, *defaults: Any) -> list[Any]:
+    """All arguments: the required ones, then those given or their defaults."""
+    return [*args, *defaults[len(args) - required :]]
 
 
 def _embedding(args: Sequence[Any], kwargs: dict[str, Any], texts: Texts) -> str | None:
-    weight, index, padding, *others = (*args, *(-1, False, False)[len(args) - 2 :])
+    weight, index, padding, *others = _filled(args, 2, -1, False, False)
     if any(others) or kwargs:
         return None
     words = [texts(index), texts(weight)] + ([texts(padding)] if padding != -1 else [])
@@ -191,18 +196,23 @@ def _batch_norm(args: Sequence[Any], kwargs: dict[str, Any], texts: Texts) -> st
     if kwargs or len(args) < 8:
         return None
     x, weight, bias, mean, variance = map(texts, args[:5])
-    momentum, eps = texts(args[6]), texts(args[7])
-    return f"F.batch_norm({x}, {mean}, {variance}, {weight}, {bias}, self.training, {momentum}, {eps})"
+    words = [x, mean, variance, weight, bias, _training(args[5]), texts(args[6]), texts(args[7])]
+    return f"F.batch_norm({', '.join(words)})"
 
 
 def _dropout(args: Sequence[Any], kwargs: dict[str, Any], texts: Texts) -> str | None:
-    return None if kwargs else f"F.dropout({texts(args[0])}, {texts(args[1])}, self.training)"
+    return None if kwargs else f"F.dropout({texts(args[0])}, {texts(args[1])}, {_training(args[2])})"
+
+
+def _training(flag: Any) -> str:
+    """What is off in evaluation follows the module; what is on even then always is."""
+    return "True" if flag is True else "self.training"
 
 
 def _slice(args: Sequence[Any], kwargs: dict[str, Any], texts: Texts) -> str | None:
     if kwargs:
         return None
-    data, dim, start, end, step = (*args, *(0, None, None, 1)[len(args) - 1 :])
+    data, dim, start, end, step = _filled(args, 1, 0, None, None, 1)
     if not isinstance(dim, int) or dim < 0:
         return None
     first = "" if start in (None, 0) else texts(start)
@@ -215,7 +225,7 @@ def _to(args: Sequence[Any], kwargs: dict[str, Any], texts: Texts) -> str | None
     return None if kwargs or len(args) > 3 else f"{texts(args[0])}.to({', '.join(map(texts, args[1:]))})"
 
 
-SPECIAL: dict[Any, Callable[[Sequence[Any], dict[str, Any], Texts], str | None]] = {
+SPECIAL: dict[Any, Special] = {
     aten.embedding.default: _embedding,
     aten.layer_norm.default: _layer_norm,
     aten.batch_norm.default: _batch_norm,

@@ -63,7 +63,6 @@ def staged(path: Path) -> Iterator[Path]:
 
 def _move(entry: Path, target: Path, folder: Path) -> None:
     if not entry.is_dir():
-        os.chmod(entry, 0o666 & ~_umask())
         os.replace(entry, target)
         return
     if not target.is_dir():
@@ -77,12 +76,6 @@ def _move(entry: Path, target: Path, folder: Path) -> None:
         old.rename(target)
         raise
     shutil.rmtree(old)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def size_of(path: Path) -> int:

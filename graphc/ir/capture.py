@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import keyword
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ def capture(
         CaptureError: the inputs do not fit, a name is not an input, or torch.export refuses the
             model; says which line and what to do.
     """
+    _check_names(model.state_dict if isinstance(model, ExportedProgram) else model.state_dict())
     if isinstance(model, ExportedProgram):
         return _from_exported(model, None)
     args, kwargs = tuple(args), dict(kwargs or {})
@@ -83,6 +85,17 @@ def _bind(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, An
         else:
             named[name] = value
     return named
+
+
+def _check_names(names: Iterable[str]) -> None:
+    """torch.fx writes names into Python code, where a keyword cannot stand."""
+    for name in names:
+        word = next((part for part in name.split(".") if keyword.iskeyword(part)), None)
+        if word is not None:
+            why = f"{word!r} is a keyword of Python, and torch.fx cannot write code that reads it"
+            raise CaptureError(
+                "the model has a name that cannot be traced", where=name, why=why, hint="rename the module"
+            )
 
 
 def _check_dims(name: str, value: Any, dims: Mapping[int, str]) -> None:
@@ -251,7 +264,7 @@ def _check_statistics(graph: Graph) -> None:
                 "the model was traced in training mode",
                 where=f"{node.name}, {source_line(node)}",
                 why=f"this {operator_name(node)} would update {written[0].target} on every call",
-                hint="call model.eval() before torch.export; graphc.ir.edit.set_training switches a program for training",
+                hint="call model.eval() before torch.export; set_training switches a program to training",
             )
 
 

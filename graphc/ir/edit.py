@@ -53,8 +53,8 @@ def rebuild(
     graph = copy_graph(program.graph)
     if edit is not None:
         edit(graph)
-    drop_dead(graph)
     lint(graph)
+    drop_dead(graph)
     return replace(program, graph, tensors or {}, note)
 
 

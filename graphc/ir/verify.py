@@ -31,4 +31,4 @@ def lint(graph: Graph) -> None:
     try:
         graph.lint()
     except RuntimeError as error:
-        raise VerifyError("the graph is malformed", why=str(error)) from error
+        raise VerifyError("the graph is malformed", why=str(error).splitlines()[0]) from error

@@ -240,3 +240,18 @@ def test_inputs_tensors_and_constants_may_be_outputs() -> None:
     with torch.no_grad():
         equal(model(vectors(2), None, False), result)
     assert [s.shape for s in program.contract.outputs] == [("batch", 6)] * 3 + [(6,), (), ()]
+
+
+class Keyword(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = nn.ModuleDict({"class": nn.Linear(6, 4)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.heads["class"](x)
+
+
+def test_a_module_named_like_a_keyword_is_refused() -> None:
+    error = refusal(Keyword(), vectors())
+    assert error.where == "heads.class.weight"
+    assert "'class' is a keyword" in error.why

@@ -1,0 +1,1 @@
+"""Slow proofs: each figure of the README comes from one command here."""
