@@ -79,7 +79,18 @@ class Emitter(abc.ABC):
         Raises:
             EmitError: it does not load or run, or is not equal to the program.
         """
-        return compare(program, self.open(program, path), self.tolerance, str(path.name))
+        try:
+            run = self.open(program, path)
+        except EmitError:
+            raise
+        except Exception as error:  # every failure of a foreign runtime becomes one EmitError
+            raise EmitError(
+                "the artifact does not load in its own runtime",
+                where=path.name,
+                why=f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}",
+                hint="its runtime lacks an op or a dtype of the program: change that, or emit another format",
+            ) from error
+        return compare(program, run, self.tolerance, path.name)
 
     def load(self, path: Path) -> Program:
         """Read a program back.

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from graphc.errors import EmitError
 from graphc.ir.capture import with_dims
-from graphc.ir.program import Contract, Program, assemble, copy_graph
+from graphc.ir.program import Contract, Program, copy_graph
 
 
 def export(module: torch.nn.Module, contract: Contract) -> ExportedProgram:
@@ -98,7 +98,13 @@ def with_plain_outputs(program: Program) -> GraphModule:
     if info is not None and info.out_spec is not None:
         spec = pytree.tree_structure(plain(pytree.tree_unflatten([_Leaf()] * info.out_spec.num_leaves, info.out_spec)))
         graph.set_codegen(_PyTreeCodeGen(_PyTreeInfo(info.orig_args, info.in_spec, spec)))
-    return assemble(graph, own_memory(program.tensors()))
+    module = GraphModule(program.module, graph, "Program")  # in this order, unlike from a dict
+    tensors = program.tensors()
+    for name, value in own_memory(tensors).items():
+        if value is not tensors[name]:
+            path, _, last = name.rpartition(".")
+            setattr(module.get_submodule(path), last, value)
+    return module
 
 
 def own_memory(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

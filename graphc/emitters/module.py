@@ -152,6 +152,7 @@ def _line(error: BaseException | None) -> str:
     """The innermost line that is neither torch's nor ours."""
     if error is None:
         return ""
-    inside = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((*inside, "<"))]
+    inside = [Path(torch.__file__).parent, Path(__file__).parents[1]]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<")]
+    frames = [f for f in frames if not any(Path(f.filename).is_relative_to(p) for p in inside)]
     return f"{frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""

@@ -38,7 +38,9 @@ def restate(module: nn.Module, original: nn.Module, program: Program, rename: Re
     heads = _restate_attention(module, program, rename)
     config = getattr(module, "config", None)
     if config is not None and not isinstance(config, dict):
-        _restate_config(config, module, original, heads, rename)
+        _restate_config(config, module, original, heads)
+        _restate_sizes(config, module, original, rename)
+    _restate_sizes(module, module, original, rename)
 
 
 def _users(program: Program, rename: Rename) -> dict[str, Node]:
@@ -154,23 +156,25 @@ def _set(layer: Any, names: Iterable[str], value: int) -> None:
             setattr(layer, name, value)
 
 
-def _restate_config(
-    config: Any, module: nn.Module, original: nn.Module, heads: list[dict[str, int]], rename: Rename
-) -> None:
+def _restate_config(config: Any, module: nn.Module, original: nn.Module, heads: list[dict[str, int]]) -> None:
     """Fields of a config, where everything that has the field agrees on one new value."""
     for name in ("num_attention_heads", "num_key_value_heads", "head_dim"):
         values = {said[name] for said in heads if name in said}
         if len(values) == 1 and isinstance(getattr(config, name, None), int):
             setattr(config, name, values.pop())
     _restate_depth(config, module, original)
+
+
+def _restate_sizes(holder: Any, module: nn.Module, original: nn.Module, rename: Rename) -> None:
+    """Sizes that a config or the model itself keeps, and what its parts repeat of them."""
     for name in SIZES:
-        old = getattr(config, name, None)
+        old = getattr(holder, name, None)
         values = _sizes_now(old, module, original, rename) if isinstance(old, int) else set()
         if name == "hidden_size" and isinstance(old, int):
             values = _width_now(old, module, original) or values
-        if len(values) == 1:
+        if len(values) == 1 and values != {old}:
             new = values.pop()
-            setattr(config, name, new)
+            setattr(holder, name, new)
             for layer in module.modules():
                 if getattr(layer, name, None) == old:
                     setattr(layer, name, new)

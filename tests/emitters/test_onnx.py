@@ -75,6 +75,14 @@ def test_an_op_that_onnx_does_not_have(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_dtype_that_onnxruntime_does_not_have(tmp_path: Path) -> None:
+    half = graphc.capture(models.seeded(models.Residual).bfloat16(), (models.image().bfloat16(),))
+    with pytest.raises(EmitError, match=r"does not load(.|\n)*bfloat16"):
+        emit(half, tmp_path / "x.onnx")
+    assert not list(tmp_path.iterdir())
+    assert emit(half, tmp_path / "x.pt2").error == 0.0
+
+
 class Twice(torch.nn.Module):
     """Gives an input back, and one value twice."""
 

