@@ -11,7 +11,8 @@ from torch.fx import Node
 from graphc.axes.axis import Axis, leaves
 from graphc.coupling.flow import Analysis, analyze
 from graphc.coupling.regions import find_layers
-from graphc.ir.program import Program, module_path
+from graphc.ir.graph import module_path
+from graphc.ir.program import Program
 from graphc.ir.text import operator_name
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch.fx import Node
 
-from graphc.axes.axis import Axis, Layout, leaf, leaves
+from graphc.axes.axis import Axis, Layout, factors, leaf, leaves
 from graphc.coupling.naming import name_axes
-from graphc.ir.program import Program, attribute
+from graphc.ir.graph import attribute
+from graphc.ir.program import Program
 from graphc.rules import RULES, Operation, load_installed_rules
 from graphc.rules.operation import Cost, Literal, Value, hint, sizes_of
 
@@ -77,6 +78,7 @@ def analyze(program: Program) -> Analysis:
             values[node] = _input_layout(node, next(inputs).name)
         elif node.op == "output":
             _pin_outputs(program, node, values)
+    _pin_mixed_sums(op.literals)
     axes = _members(tensors)
     name_axes(axes, op.births)
     return Analysis(program, axes, tensors, values, op.literals, op.costs, unknown)
@@ -120,6 +122,17 @@ def _without_rule(op: Operation, unknown: dict[str, list[Node]]) -> Value:
         for axis in _all_axes(op.values[node]):
             axis.pin(why)
     return _fresh(result, why)
+
+
+def _pin_mixed_sums(literals: Sequence[Literal]) -> None:
+    """A size computed from an input that is a sum of free and dynamic parts cannot be restated."""
+    for literal in literals:
+        if not isinstance(literal.read(), Node):
+            continue
+        for axis in (part for whole in literal.axes if whole is not None for part in factors(whole)):
+            parts = leaves(axis)
+            if axis.kind == "sum" and any(part.pinned for part in parts):
+                axis.pin(f"its size is part of a sum that {literal.node.name} computes from an input")
 
 
 def _all_axes(value: Value) -> list[Axis]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from graphc.axes.axis import Axis, leaves
-from graphc.ir.program import module_path
+from graphc.ir.graph import module_path
 from graphc.rules.operation import Birth
 
 STRONG = ("heads", "head_dim", "repeat")

@@ -19,7 +19,7 @@ import torch
 from torch.fx import Node
 
 from graphc.coupling.flow import Analysis
-from graphc.ir.program import attribute, module_path
+from graphc.ir.graph import attribute, module_path
 
 _NUMBERED = re.compile(r"(^|\D)\d+$")
 

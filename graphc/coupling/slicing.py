@@ -18,7 +18,8 @@ from graphc.axes.axis import Axis, leaves, measure, positions
 from graphc.coupling.flow import Analysis, analyze
 from graphc.errors import SliceError, nearest
 from graphc.ir.edit import rebuild, replace
-from graphc.ir.program import Program, copy_graph
+from graphc.ir.graph import copy_graph
+from graphc.ir.program import Program
 from graphc.rules.operation import Literal
 
 Kept = Mapping[Axis, Sequence[int]] | Mapping[str, Sequence[int]] | Mapping[Axis | str, Sequence[int]]
@@ -136,14 +137,7 @@ def _restate(graph: Graph, analysis: Analysis, chosen: Mapping[Axis, Sequence[in
         node = nodes[literal.node]
         old = sum(measure(axis, {}) for axis in literal.axes)
         new = sum(measure(axis, sizes) for axis in literal.axes)
-        _set(node, literal, _resized(graph, node, _get(node, literal), old, new))
-
-
-def _get(node: Node, literal: Literal) -> Any:
-    value: Any = node.args
-    for step in literal.path:
-        value = value[step]
-    return value
+        _set(node, literal, _resized(graph, node, literal.read(node), old, new))
 
 
 def _set(node: Node, literal: Literal, new: Any) -> None:

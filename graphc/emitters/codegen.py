@@ -16,7 +16,8 @@ from graphc.emitters.exporting import plain
 from graphc.emitters.record import version
 from graphc.emitters.spelling import imports_of, spell
 from graphc.errors import EmitError
-from graphc.ir.program import Program, module_path
+from graphc.ir.graph import module_path
+from graphc.ir.program import Program
 
 RESERVED = {"self", "m", "torch", "nn", "F", "aten", "math", "operator", "device", "load", "load_file", "Path", "Model"}
 

@@ -16,7 +16,9 @@ from torch.utils import _pytree as pytree
 
 from graphc.errors import EmitError
 from graphc.ir.capture import with_dims
-from graphc.ir.program import Contract, Program, copy_graph
+from graphc.ir.contract import Contract
+from graphc.ir.graph import copy_graph
+from graphc.ir.program import Program
 
 
 def export(module: torch.nn.Module, contract: Contract) -> ExportedProgram:

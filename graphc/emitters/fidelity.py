@@ -10,7 +10,8 @@ import torch
 from torch.utils import _pytree as pytree
 
 from graphc.errors import EmitError
-from graphc.ir.program import Program, TensorSpec
+from graphc.ir.contract import TensorSpec
+from graphc.ir.program import Program
 
 Runner = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 """Runs an artifact on (args, kwargs); gives its outputs in any pytree, leaves in contract order."""

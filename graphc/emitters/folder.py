@@ -24,7 +24,8 @@ from graphc.emitters.fidelity import Runner
 from graphc.emitters.record import describe, restore, specs
 from graphc.emitters.staging import MARK
 from graphc.errors import EmitError
-from graphc.ir.program import Contract, Program
+from graphc.ir.contract import Contract
+from graphc.ir.program import Program
 
 SOURCE, WEIGHTS, EXAMPLES = "model.py", "model.safetensors", "example_inputs.safetensors"
 

@@ -25,7 +25,8 @@ from graphc.emitters.exporting import export, with_plain_outputs
 from graphc.emitters.fidelity import Runner
 from graphc.emitters.record import version
 from graphc.errors import EmitError
-from graphc.ir.program import Program, TensorSpec
+from graphc.ir.contract import TensorSpec
+from graphc.ir.program import Program
 
 OPSETS = range(18, onnx.defs.onnx_opset_version() + 1)
 TWO_GB = 2 * 10**9

@@ -14,7 +14,8 @@ from torch.export import ExportedProgram
 from graphc.emitters.exporting import dynamic_names
 from graphc.errors import EmitError
 from graphc.ir.capture import capture
-from graphc.ir.program import Contract, Program, TensorSpec
+from graphc.ir.contract import Contract, TensorSpec
+from graphc.ir.program import Program
 
 FORMAT = 1
 

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.fx import Node
 
-from graphc.ir.program import Program, module_path
+from graphc.ir.graph import module_path
+from graphc.ir.program import Program
 
 aten = torch.ops.aten
 

@@ -13,7 +13,7 @@ import torch
 from torch.fx import Graph, Node
 
 from graphc.ir.functional import is_whole_slice, make_functional
-from graphc.ir.program import drop_dead
+from graphc.ir.graph import drop_dead
 
 aten = torch.ops.aten
 

@@ -18,9 +18,10 @@ from torch.utils import _pytree as pytree
 
 from graphc.errors import CaptureError, nearest
 from graphc.ir.canonical import canonicalize
-from graphc.ir.contract import describe_contract, names_of_symbols
 from graphc.ir.edit import STATISTICS, TRAINING_FLAG
-from graphc.ir.program import Program, assemble, attribute, copy_graph, source_line
+from graphc.ir.graph import assemble, attribute, copy_graph, source_line
+from graphc.ir.program import Program
+from graphc.ir.specs import describe_contract, names_of_symbols
 from graphc.ir.text import operator_name
 
 Dynamic = Mapping[str, Mapping[int, str]]

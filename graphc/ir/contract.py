@@ -1,148 +1,75 @@
-"""Reading the contract off a graph: names, dtypes and dynamic dims of inputs and outputs."""
+"""Contract: what goes into a Program and comes out of it; no pass may change it."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.fx import Graph
-from torch.utils import _pytree as pytree
 
-from graphc.errors import VerifyError
-from graphc.ir.program import Contract, Program, TensorSpec
+from graphc.errors import GraphError, nearest
 
 
-def names_of_symbols(graph: Graph, shapes: Mapping[str, Any] | None) -> dict[str, str]:
-    """The user's names for the graph's size symbols; a symbol without a name keeps its own.
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output: a name, a dtype (None if it is no tensor) and a shape.
 
-    Without ``shapes`` (an ExportedProgram has forgotten its names) the first input's dim 0 is ``batch``.
+    A dim is a number, or the name of a dynamic dim (an expression of names in outputs).
     """
-    placeholders = [n for n in graph.nodes if n.op == "placeholder"]
-    wanted = pytree.tree_leaves(shapes, is_leaf=_is_dims) if shapes is not None else [{0: "batch"}]
-    if shapes is None:
-        placeholders = [n for n in placeholders if isinstance(n.meta.get("val"), torch.Tensor) and n.meta["val"].dim()]
-    names: dict[str, str] = {}
-    for node, dims in zip(placeholders, wanted, strict=False):
-        value = node.meta.get("val")
-        if isinstance(value, torch.Tensor) and isinstance(dims, Mapping):
-            for dim, name in dims.items():
-                size = value.shape[int(dim)]
-                if (symbol := _symbol(size)) is not None:
-                    names[symbol] = str(name)
-    return names
+
+    name: str
+    dtype: torch.dtype | None
+    shape: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        kind = str(self.dtype).removeprefix("torch.") if self.dtype is not None else "constant"
+        return f"{self.name}: {kind}[{', '.join(map(str, self.shape))}]"
 
 
-def _is_dims(value: Any) -> bool:
-    return value is None or (isinstance(value, Mapping) and all(isinstance(k, int) for k in value))
+@dataclass(frozen=True)
+class Contract:
+    """What a Program promises its callers. No pass may change it.
 
-
-def describe_contract(
-    graph: Graph,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    shapes: Mapping[str, Any] | None,
-    symbols: Mapping[str, str],
-) -> Contract:
-    """The contract of a freshly captured graph."""
-    inputs = tuple(spec_of(str(n.target), n.meta.get("val"), symbols) for n in graph.nodes if n.op == "placeholder")
-    outputs = outputs_of(graph, symbols)
-    dynamic = dict(shapes) if shapes is not None else _dynamic_of(graph, symbols)
-    return Contract(inputs, outputs, tuple(args), dict(kwargs), dynamic)
-
-
-def _dynamic_of(graph: Graph, symbols: Mapping[str, str]) -> dict[str, Any]:
-    """Dynamic dims by input, from the symbols of the placeholders."""
-    found: dict[str, Any] = {}
-    for node in graph.nodes:
-        if node.op == "placeholder" and isinstance(node.meta.get("val"), torch.Tensor):
-            spec = spec_of(str(node.target), node.meta["val"], symbols)
-            found[spec.name] = {i: d for i, d in enumerate(spec.shape) if isinstance(d, str)}
-    return found
-
-
-def outputs_of(graph: Graph, symbols: Mapping[str, str]) -> tuple[TensorSpec, ...]:
-    """Specs of a graph's outputs, named by their place in the output's pytree."""
-    values = pytree.tree_leaves(graph.output_node().args[0])
-    names = output_names(graph)
-    return tuple(
-        spec_of(name, node.meta.get("val") if hasattr(node, "meta") else node, symbols)
-        for name, node in zip(names, values, strict=True)
-    )
-
-
-def output_names(graph: Graph) -> list[str]:
-    """``logits`` for a field, ``output_0`` for a place in a tuple, ``output`` for a single tensor."""
-    info = getattr(graph._codegen, "pytree_info", None)
-    spec = info.out_spec if info is not None else None
-    if spec is None:
-        return ["output"]
-    tree = pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
-    paths = [pytree.keystr(path) for path, _ in pytree.tree_flatten_with_path(tree)[0]]
-    words = ["_".join(re.findall(r"\w+", path)) for path in paths]
-    return [f"output_{w}" if w.isdigit() else w or "output" for w in words]
-
-
-def spec_of(name: str, value: Any, symbols: Mapping[str, str]) -> TensorSpec:
-    """The spec of one value; symbols are written with the user's names."""
-    if not isinstance(value, torch.Tensor):
-        return TensorSpec(name, None, ())
-    return TensorSpec(name, value.dtype, tuple(_dim(size, symbols) for size in value.shape))
-
-
-def _symbol(size: Any) -> str | None:
-    """The expression of a dynamic size; None for a number."""
-    return None if type(size) is int else str(size.node.expr)
-
-
-def _dim(size: Any, symbols: Mapping[str, str]) -> int | str:
-    if isinstance(size, int):
-        return size
-    return re.sub(r"\w+", lambda m: symbols.get(m.group(), m.group()), str(size.node.expr))
-
-
-def symbols_of(program: Program) -> dict[str, str]:
-    """The names that this program's contract has for the symbols of its graph."""
-    placeholders = [n for n in program.graph.nodes if n.op == "placeholder"]
-    names: dict[str, str] = {}
-    for node, spec in zip(placeholders, program.contract.inputs, strict=True):
-        value = node.meta.get("val")
-        if isinstance(value, torch.Tensor):
-            for size, dim in zip(value.shape, spec.shape, strict=True):
-                if isinstance(dim, str) and (symbol := _symbol(size)) is not None:
-                    names[symbol] = dim
-    return names
-
-
-def check_contract(program: Program) -> None:
-    """Inputs and outputs are what the contract says.
-
-    Raises:
-        VerifyError: names the input or output that changed, before and after.
+    Attributes:
+        inputs, outputs: flat specs, in the order of the pytree.
+        args, kwargs: the example inputs it was captured with.
+        dynamic: ``dynamic_shapes`` for torch.export, with names in place of Dim objects.
     """
-    promised = program.contract
-    placeholders = [n for n in program.graph.nodes if n.op == "placeholder"]
-    results = pytree.tree_leaves(program.graph.output_node().args[0])
-    _check_number("input", [s.name for s in promised.inputs], [str(n.target) for n in placeholders])
-    _check_number("output", [s.name for s in promised.outputs], [str(r) for r in results])
-    symbols = symbols_of(program)
-    inputs = tuple(spec_of(str(n.target), n.meta.get("val"), symbols) for n in placeholders)
-    outputs = outputs_of(program.graph, symbols)
-    for kind, before, after in (("input", promised.inputs, inputs), ("output", promised.outputs, outputs)):
-        for old, new in zip(before, after, strict=True):
-            if old != new:
-                raise VerifyError(
-                    f"the {kind} {old.name!r} is no longer what it was",
-                    why=f"{old} before, {new} now",
-                    hint="a pass must keep inputs and outputs as they are",
-                )
 
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    dynamic: Mapping[str, Any]
 
-def _check_number(kind: str, before: list[str], after: list[str]) -> None:
-    if len(before) != len(after):
-        raise VerifyError(
-            f"the number of {kind}s changed",
-            why=f"{len(before)} before ({', '.join(before)}), {len(after)} now ({', '.join(after)})",
-            hint="a pass must keep inputs and outputs as they are",
-        )
+    def dims(self) -> dict[str, int]:
+        """Names of the dynamic dims and their sizes in the example."""
+        leaves = torch.utils._pytree.tree_leaves((self.args, dict(self.kwargs)))
+        found: dict[str, int] = {}
+        for spec, value in zip(self.inputs, leaves, strict=True):
+            for i, dim in enumerate(spec.shape):
+                if isinstance(dim, str):
+                    found.setdefault(dim, int(value.shape[i]))
+        return found
+
+    def resized(self, **sizes: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Example inputs with dynamic dims of other sizes, by repeating or cutting the examples.
+
+        Raises:
+            GraphError: a name is not a dynamic dim of this program.
+        """
+        known = self.dims()
+        for name in sizes:
+            if name not in known:
+                raise GraphError(f"no dynamic dim is called {name!r}", hint=nearest(name, known))
+        leaves, tree = torch.utils._pytree.tree_flatten((self.args, dict(self.kwargs)))
+        resized = []
+        for spec, value in zip(self.inputs, leaves, strict=True):
+            for i, dim in enumerate(spec.shape):
+                if isinstance(dim, str) and dim in sizes:
+                    index = torch.arange(sizes[dim], device=value.device) % value.shape[i]
+                    value = value.index_select(i, index)
+            resized.append(value)
+        args, kwargs = torch.utils._pytree.tree_unflatten(resized, tree)
+        return args, kwargs

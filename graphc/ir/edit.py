@@ -11,7 +11,8 @@ from torch.fx import Graph, Node
 
 from graphc.errors import GraphError, nearest
 from graphc.ir.functional import source_of
-from graphc.ir.program import Program, assemble, attribute, copy_graph, drop_dead
+from graphc.ir.graph import assemble, attribute, copy_graph, drop_dead
+from graphc.ir.program import Program
 from graphc.ir.shapes import refresh
 from graphc.ir.verify import lint
 

@@ -9,7 +9,7 @@ import torch
 from torch.fx import Graph, Node
 
 from graphc.errors import CaptureError
-from graphc.ir.program import source_line
+from graphc.ir.graph import source_line
 
 aten = torch.ops.aten
 COUNTER = "num_batches_tracked"

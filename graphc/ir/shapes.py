@@ -10,7 +10,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.experimental.symbolic_shapes import ShapeEnv, compute_unbacked_bindings, rebind_unbacked
 
 from graphc.errors import VerifyError
-from graphc.ir.program import source_line
+from graphc.ir.graph import source_line
 
 
 class _Shapes(Interpreter):

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.fx import Node
+from torch.fx import Graph, Node
 
-from graphc.ir.contract import spec_of, symbols_of
-from graphc.ir.program import Program, module_path
+from graphc.ir.contract import Contract
+from graphc.ir.graph import module_path
+from graphc.ir.specs import spec_of, symbols_of
 
 SHORT = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16", torch.float64: "f64"}
 SHORT |= {torch.int64: "i64", torch.int32: "i32", torch.int8: "i8", torch.uint8: "u8", torch.bool: "bool"}
 
 
-def text(program: Program) -> str:
+def text(graph: Graph, contract: Contract, history: Sequence[str]) -> str:
     """The whole program: contract, nodes with types and module paths, history."""
-    symbols = symbols_of(program)
-    lines = [f"program({', '.join(map(str, program.contract.inputs))})"]
-    lines += [f"  # {note}" for note in program.history]
+    symbols = symbols_of(graph, contract)
+    lines = [f"program({', '.join(map(str, contract.inputs))})"]
+    lines += [f"  # {note}" for note in history]
     path = None
-    for node in program.graph.nodes:
+    for node in graph.nodes:
         if node.op in ("placeholder", "get_attr"):
             continue
         here = module_path(node)

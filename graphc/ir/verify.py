@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch.fx import Graph
 
 from graphc.errors import VerifyError
-from graphc.ir.contract import check_contract
 from graphc.ir.program import Program
 from graphc.ir.shapes import refresh
+from graphc.ir.specs import check_contract
 
 
 def verify(program: Program) -> None:
@@ -19,7 +19,7 @@ def verify(program: Program) -> None:
     """
     lint(program.graph)
     refresh(program.module)
-    check_contract(program)
+    check_contract(program.graph, program.contract)
 
 
 def lint(graph: Graph) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch.fx import Node
 
 from graphc.axes.axis import Axis, Layout, leaf
-from graphc.ir.program import module_path
+from graphc.ir.graph import module_path
 
 Value = Any
 """What the flow knows of a node: a Layout, a tuple of Layouts, or an int (a scalar's hint)."""
@@ -23,6 +23,13 @@ class Literal:
     node: Node
     path: tuple[int | str, ...]
     axes: tuple[Axis | None, ...]
+
+    def read(self, node: Node | None = None) -> Any:
+        """The argument as it stands in the node, or in a copy of it."""
+        value: Any = (node or self.node).args
+        for step in self.path:
+            value = value[step]
+        return value
 
 
 @dataclass(frozen=True)

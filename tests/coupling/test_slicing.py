@@ -190,3 +190,22 @@ def test_a_constant_output_does_not_stop_the_analysis() -> None:
 
     program = graphc.capture(seeded(Constant), (vectors(),))
     prove(program, {"up.out": [1, 5]}, batch=2)
+
+
+class SumOfSizes(torch.nn.Module):
+    """A view whose size is computed: a dynamic part plus the width of a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = torch.nn.Linear(6, 8)
+        self.b = torch.nn.Linear(6, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.cat([self.a(x).flatten(1), self.b(x.mean(1))], 1)
+        return y.view(x.shape[0], x.shape[1] * 8 + 5).sum(1)
+
+
+def test_a_size_that_adds_dynamic_and_free_parts_pins_the_free_ones() -> None:
+    program = graphc.capture(SumOfSizes(), (torch.randn(3, 11, 6),), dynamic={"x": {0: "batch", 1: "seq"}})
+    with pytest.raises(graphc.GraphError, match="part of a sum that"):
+        graphc.slice(program, {"b.out": [0, 2]})

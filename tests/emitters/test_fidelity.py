@@ -7,7 +7,7 @@ import torch
 
 from graphc.emitters.fidelity import difference
 from graphc.errors import EmitError
-from graphc.ir.program import TensorSpec
+from graphc.ir.contract import TensorSpec
 
 NAN, INF = float("nan"), float("inf")
 SPECS = (TensorSpec("y", torch.float32, (3,)),)

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import torch
+from graphc.passes.importance import score
 
 import graphc
 from graphc.coupling import analyze
-from graphc.passes.importance import score
 
 
 def two_layers() -> torch.nn.Sequential:

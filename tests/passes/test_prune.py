@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 import torch
+from graphc.passes import PruneFilters, PruneHeads, PruneLayers, PruneWidth
 
 import graphc
 from graphc.errors import RecipeError
-from graphc.passes import PruneFilters, PruneHeads, PruneLayers, PruneWidth
 from tests import models
 
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from graphc.passes.ranking import rank, rounded
 
 from graphc.axes.axis import Axis
-from graphc.passes.ranking import rank, rounded
 
 
 @pytest.mark.parametrize(

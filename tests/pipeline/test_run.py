@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from graphc.passes import PruneFilters
 
 import graphc
 from graphc.errors import EmitError, RecipeError, VerifyError
 from graphc.ir.edit import rebuild
-from graphc.passes import PruneFilters
 from graphc.pipeline.recipe import Bench
 from tests import models
 
