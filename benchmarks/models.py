@@ -39,7 +39,7 @@ def vision(name: str) -> Case:
     import torchvision
 
     size = 224 if name.startswith("vit") else 96
-    inputs = {"x" if name != "vit_b_16" else "x": torch.randn(3, 3, size, size)}
+    inputs = {"x": torch.randn(3, 3, size, size)}
     return Case(
         name, lambda: getattr(torchvision.models, name)(weights=None), inputs, {"x": {0: "batch"}}, {"batch": 5}
     )

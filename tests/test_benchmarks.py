@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("transformers", reason="pip install 'graphc[transformers]'")
 pytest.importorskip("torchvision", reason="pip install 'graphc[vision]'")
 
-from benchmarks import analysis, models, soundness  # noqa: E402 - only where the packages are
+from benchmarks import analysis, models, soundness
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "shufflenet_v2_x1_0"])

@@ -32,7 +32,6 @@ def graphc(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         monkeypatch.setattr(sys, "argv", ["graphc", *words])
         with pytest.raises(SystemExit) as stop:
             cli.main()
-            sys.exit(0)
         out = capsys.readouterr()
         code = stop.value.code
         return (code if isinstance(code, int) else 0), out.out, out.err

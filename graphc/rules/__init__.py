@@ -1,6 +1,6 @@
 """Rules: what each op means for the axes of its operands. One file a family of ops."""
 
-from graphc.rules import attention, contract, conv, index, norm, pointwise, reduce, shape
+from graphc.rules import attention, contract, conv, index, norm, pieces, pointwise, reduce, repeat, shape
 from graphc.rules.operation import Operation
 from graphc.rules.table import RULES, load_installed_rules, rule
 
@@ -13,8 +13,10 @@ __all__ = [
     "index",
     "load_installed_rules",
     "norm",
+    "pieces",
     "pointwise",
     "reduce",
+    "repeat",
     "rule",
     "shape",
 ]

@@ -17,8 +17,6 @@ aten = torch.ops.aten
 WIDTH = {"o": "width"}
 
 rule(aten.linear.default, "... i, o i, o -> ... o", roles=WIDTH, macs="... o i")
-rule(aten.addmm.default, "... o, n i, i o -> n o", roles=WIDTH, macs="n o i")
-rule(aten.addbmm.default, "... o, b n i, b i o -> n o", macs="b n o i")
 rule(aten.outer.default, "m, n -> m n")
 rule(aten.dot.default, "k, k -> ", macs="k")
 rule(aten.mv.default, "m k, k -> m", macs="m k")
@@ -57,7 +55,8 @@ def _product(op: Operation, first: int) -> Value:
     return match.write(pattern.results[0], op.shape)
 
 
-def _baddbmm(op: Operation) -> Value:
+def _biased_product(op: Operation) -> Value:
+    """addmm, baddbmm: a matrix product and a bias that broadcasts over it."""
     result: Layout = _product(op, 1)
     return broadcast([result, op.tensor(0)], op.where)
 
@@ -89,5 +88,5 @@ def _spaced(equation: str) -> str:
 rule(aten.matmul.default, lambda op: _product(op, 0))
 rule(aten.mm.default, lambda op: _product(op, 0))
 rule(aten.bmm.default, lambda op: _product(op, 0))
-rule(aten.baddbmm.default, _baddbmm)
+rule([aten.addmm.default, aten.baddbmm.default], _biased_product)
 rule(aten.einsum.default, _einsum)

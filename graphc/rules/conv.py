@@ -49,7 +49,7 @@ rule(
     ],
     "... [h] [w] -> ... [out_h] [out_w]",
 )
-rule(aten.grid_sampler.default, "n c [h] [w], n [p] [q] [two] -> n c [p] [q]")
+rule(aten.grid_sampler.default, "n c [h] [w], n p q [two] -> n c p q")
 rule(
     [aten.max_pool2d_with_indices.default, aten.adaptive_max_pool2d.default], "... [h] [w] -> ... [p] [q], ... [p] [q]"
 )

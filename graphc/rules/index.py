@@ -22,9 +22,11 @@ def _index(op: Operation) -> Value:
     where = [i for i, index in enumerate(indices) if index is not None]
     for i in where:
         _stay(axes[i], op, "indexed by value")
-    picked = broadcast([op.values[indices[i]] for i in where], op.where)
     if any(_is_mask(indices[i]) for i in where):
+        for axis in (axis for layout in op.inputs() for axis in layout):
+            _stay(axis, op, "indexed by a mask")
         return tuple(op.fresh(size, "indexed by a mask") for size in op.shape())
+    picked = broadcast([op.values[indices[i]] for i in where], op.where)
     rest = [axis for i, axis in enumerate(axes) if i not in where]
     adjacent = where == list(range(where[0], where[-1] + 1))
     at = where[0] if adjacent else 0

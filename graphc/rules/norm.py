@@ -41,6 +41,14 @@ def _batch_norm(op: Operation) -> Value:
     return axes
 
 
+def _instance_norm(op: Operation) -> Value:
+    """Each channel by itself, over its positions."""
+    for axis in op.tensor(0)[2:]:
+        if axis is not None:
+            axis.mix()
+    return _batch_norm(op)
+
+
 def _group_norm(op: Operation) -> Value:
     """A group is normalised by itself, so groups are exact and the units within are mixed."""
     axes = op.tensor(0)
@@ -73,7 +81,7 @@ def _softmax(op: Operation) -> Value:
 
 
 rule(aten.batch_norm.default, _batch_norm)
-rule(aten.instance_norm.default, _batch_norm)
+rule(aten.instance_norm.default, _instance_norm)
 rule(aten.layer_norm.default, _over_last((2, 3)))
 rule(aten.rms_norm.default, _over_last((2,)))
 rule(aten.group_norm.default, _group_norm)

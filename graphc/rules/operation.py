@@ -57,6 +57,11 @@ def hint(value: Any) -> int:
     return int(found) if found is not None else int(value.node.shape_env.size_hint(value.node.expr, fallback=2))
 
 
+def positive(dim: int, rank: int) -> int:
+    """A dim counted from the front."""
+    return dim + rank if dim < 0 else dim
+
+
 class Operation:
     """One node on its way through the flow. Rules read it and state facts on it."""
 
@@ -101,9 +106,10 @@ class Operation:
         value = self.arg(index)
         return [self.number(v) for v in value] if isinstance(value, (list, tuple)) else [self.number(value)]
 
-    def shape(self) -> list[int]:
-        """Sizes of the result at the captured example."""
-        return sizes_of(self.node.meta["val"])
+    def shape(self, result: int = 0) -> list[int]:
+        """Sizes of the result (of one of several) at the captured example."""
+        value = self.node.meta["val"]
+        return sizes_of(value[result] if isinstance(value, (list, tuple)) else value)
 
     def fresh(self, size: int, why: str) -> Axis | None:
         """A new axis that must stay whole."""

@@ -12,7 +12,7 @@ from graphc.rules.table import rule
 aten = torch.ops.aten
 
 UNARY = """
-abs acos alias asin atan bernoulli bitwise_not ceil celu clamp clamp_max clamp_min clone contiguous cos cosh detach
+abs acos alias asin atan bitwise_not ceil celu clamp clamp_max clamp_min clone contiguous cos cosh detach
 dropout elu empty_like erf erfc exp exp2 expm1 feature_dropout floor frac full_like gelu hardshrink hardsigmoid
 hardswish hardtanh isfinite isinf isnan leaky_relu lift_fresh_copy log log10 log1p log2 log_sigmoid logical_not logit
 mish nan_to_num neg ones_like positive rand_like randn_like reciprocal relu relu6 round rsqrt selu sigmoid sign silu

@@ -20,7 +20,7 @@ def _over(axes: Layout, dims: list[int]) -> list[Axis]:
     return [axis for d in dims if axes and (axis := axes[d]) is not None]
 
 
-def _reduction(dim_index: int = 1, keep_index: int = 2) -> Flow:
+def _reduction(dim_index: int = 1, keep_index: int | str = 2) -> Flow:
     """Values along some dims become one: a removed unit no longer takes part."""
 
     def flow(op: Operation) -> Value:
@@ -84,7 +84,7 @@ rule(
     [aten.logsumexp.default, aten.all.dim, aten.any.dim, aten.all.dims, aten.any.dims, aten.prod.dim_int], _reduction()
 )
 rule([aten.var.dim, aten.std.dim], _reduction(1, 3))
-rule([aten.var.correction, aten.std.correction], _reduction())
+rule([aten.var.correction, aten.std.correction], _reduction(1, "keepdim"))
 rule([aten.linalg_vector_norm.default, aten.norm.ScalarOpt_dim], _reduction(2, 3))
 rule([aten.mean.default, aten.sum.default], _all)
 rule(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -33,6 +33,7 @@ class Notation:
     macs: tuple[tuple[str, ...], ...] = ()
 
     def __call__(self, op: Operation) -> Value:
+        """Apply the line to a node."""
         match = Match(self.pattern, {}, op.where)
         for letter, index in self.sizes.items():
             match.bound[letter] = self._given(op, index)
@@ -40,7 +41,7 @@ class Notation:
             layout = op.layout(index) if operand is not None else None
             if operand is not None and layout is not None:
                 match.read(operand, layout)
-        results = [match.write(r, op.shape) for r in self.pattern.results]
+        results = [match.write(r, partial(op.shape, i)) for i, r in enumerate(self.pattern.results)]
         for letter, role in self.roles.items():
             op.play(match.bound.get(letter), role)
         for monomial in self.macs:

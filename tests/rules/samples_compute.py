@@ -1,0 +1,145 @@
+"""Samples of ops that compute along axes: products, convolutions, norms, attention, reductions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.rules.engine import T
+
+Sample = tuple[list[Any], dict[str, Any]]
+
+
+def plain(*args: Any) -> Sample:
+    return list(args), {}
+
+
+CONTRACT: dict[str, list[Sample]] = {
+    "linear.default": [plain(T((2, 3, 5)), T((7, 5)), T((7,))), plain(T((3, 5)), T((7, 5)))],
+    "addmm.default": [plain(T((7,)), T((3, 5)), T((5, 7))), plain(T((3, 7)), T((3, 5)), T((5, 7)))],
+    "outer.default": [plain(T((3,)), T((5,)))],
+    "dot.default": [plain(T((5,)), T((5,)))],
+    "mv.default": [plain(T((3, 5)), T((5,)))],
+    "bilinear.default": [plain(T((2, 3)), T((2, 5)), T((7, 3, 5)), T((7,)))],
+    "matmul.default": [
+        plain(T((2, 4, 3, 5)), T((2, 4, 5, 7))),
+        plain(T((3, 5)), T((5,))),
+        plain(T((5,)), T((2, 5, 7))),
+        plain(T((4, 1, 3, 5)), T((2, 5, 7))),
+    ],
+    "mm.default": [plain(T((3, 5)), T((5, 7)))],
+    "bmm.default": [plain(T((2, 3, 5)), T((2, 5, 7)))],
+    "baddbmm.default": [plain(T((2, 3, 7)), T((2, 3, 5)), T((2, 5, 7)))],
+    "einsum.default": [
+        plain("bhsd,bhtd->bhst", [T((2, 4, 3, 5)), T((2, 4, 6, 5))]),
+        plain("...i,oi->...o", [T((2, 3, 5)), T((7, 5))]),
+        plain("ij,jk", [T((3, 5)), T((5, 7))]),
+        plain("bij->bji", [T((2, 3, 5))]),
+    ],
+}
+
+CONV: dict[str, list[Sample]] = {
+    "conv1d.default": [plain(T((2, 6, 9)), T((8, 3, 3)), T((8,)), [1], [1], [1], 2)],
+    "conv1d.padding": [plain(T((2, 6, 9)), T((8, 3, 3)), T((8,)), [1], "same", [1], 2)],
+    "conv2d.default": [
+        plain(T((2, 6, 5, 7)), T((9, 2, 3, 3)), T((9,)), [1, 1], [1, 1], [1, 1], 3),
+        plain(T((2, 6, 5, 7)), T((6, 1, 3, 3)), None, [1, 1], [1, 1], [1, 1], 6),
+        plain(T((2, 6, 5, 7)), T((12, 1, 3, 3)), T((12,)), [1, 1], [1, 1], [1, 1], 6),
+        plain(T((6, 5, 7)), T((4, 6, 3, 3))),
+    ],
+    "conv2d.padding": [plain(T((2, 6, 5, 7)), T((4, 6, 3, 3)), T((4,)), [1, 1], "same")],
+    "conv3d.default": [plain(T((2, 6, 3, 4, 5)), T((4, 3, 2, 3, 3)), T((4,)), [1] * 3, [1] * 3, [1] * 3, 2)],
+    "conv3d.padding": [plain(T((2, 6, 3, 4, 5)), T((4, 6, 3, 3, 3)), T((4,)), [1] * 3, "same")],
+    "conv_transpose1d.default": [plain(T((2, 6, 5)), T((6, 4, 3)), T((8,)), [2], [0], [0], 2)],
+    "conv_transpose2d.input": [
+        plain(T((2, 6, 4, 5)), T((6, 4, 3, 3)), T((8,)), [2, 2], [0, 0], [0, 0], 2),
+        plain(T((2, 6, 4, 5)), T((6, 7, 2, 2)), T((7,))),
+    ],
+    "conv_transpose3d.input": [plain(T((2, 4, 3, 4, 5)), T((4, 6, 2, 2, 2)), T((6,)))],
+    "avg_pool1d.default": [plain(T((2, 3, 8)), [2])],
+    "avg_pool2d.default": [plain(T((2, 3, 6, 8)), [2, 2])],
+    "avg_pool3d.default": [plain(T((2, 3, 4, 6, 8)), [2, 2, 2])],
+    "max_pool1d.default": [plain(T((2, 3, 8)), [2])],
+    "max_pool2d.default": [plain(T((2, 3, 6, 8)), [2, 2])],
+    "max_pool3d.default": [plain(T((2, 3, 4, 6, 8)), [2, 2, 2])],
+    "adaptive_avg_pool1d.default": [plain(T((2, 3, 8)), [4])],
+    "adaptive_avg_pool2d.default": [plain(T((2, 3, 6, 8)), [1, 1]), plain(T((2, 3, 6, 8)), [2, 4])],
+    "adaptive_avg_pool3d.default": [plain(T((2, 3, 4, 6, 8)), [1, 1, 1])],
+    "max_pool2d_with_indices.default": [plain(T((2, 3, 6, 8)), [2, 2])],
+    "adaptive_max_pool2d.default": [plain(T((2, 3, 6, 8)), [2, 4])],
+    "upsample_nearest1d.vec": [plain(T((2, 3, 5)), None, [2.0])],
+    "upsample_linear1d.vec": [plain(T((2, 3, 5)), None, False, [2.0])],
+    "upsample_nearest2d.vec": [plain(T((2, 3, 4, 5)), None, [2.0, 2.0])],
+    "upsample_bilinear2d.vec": [plain(T((2, 3, 4, 5)), None, False, [2.0, 2.0])],
+    "upsample_bicubic2d.vec": [plain(T((2, 3, 4, 5)), None, False, [2.0, 2.0])],
+    "_upsample_bilinear2d_aa.vec": [plain(T((2, 3, 4, 5)), None, False, [2.0, 2.0])],
+    "_upsample_bicubic2d_aa.vec": [plain(T((2, 3, 4, 5)), None, False, [2.0, 2.0])],
+    "upsample_nearest2d.default": [plain(T((2, 3, 4, 5)), [8, 10])],
+    "upsample_bilinear2d.default": [plain(T((2, 3, 4, 5)), [8, 10], False)],
+    "upsample_bicubic2d.default": [plain(T((2, 3, 4, 5)), [8, 10], False)],
+    "grid_sampler.default": [plain(T((3, 4, 5, 6)), T((3, 7, 8, 2)), 0, 0, False)],
+    "pixel_shuffle.default": [plain(T((2, 12, 3, 5)), 2)],
+    "pixel_unshuffle.default": [plain(T((2, 3, 4, 6)), 2)],
+    "channel_shuffle.default": [plain(T((2, 12, 3, 5)), 3)],
+}
+
+NORM: dict[str, list[Sample]] = {
+    "batch_norm.default": [
+        plain(T((4, 6, 3)), T((6,)), T((6,)), T((6,)), T((6,), low=0.5), False, 0.1, 1e-5, False),
+    ],
+    "instance_norm.default": [plain(T((4, 6, 3)), T((6,)), T((6,)), None, None, True, 0.1, 1e-5, False)],
+    "layer_norm.default": [plain(T((4, 3, 6)), [6], T((6,)), T((6,)), 1e-5), plain(T((4, 3, 6)), [3, 6])],
+    "rms_norm.default": [plain(T((4, 3, 6)), [6], T((6,)), 1e-5)],
+    "group_norm.default": [plain(T((4, 12, 5)), 3, T((12,)), T((12,)), 1e-5)],
+    "softmax.int": [plain(T((4, 3, 6)), -1)],
+    "_softmax.default": [plain(T((4, 3, 6)), 1, False)],
+    "log_softmax.int": [plain(T((4, 3, 6)), -1)],
+    "_log_softmax.default": [plain(T((4, 3, 6)), 1, False)],
+}
+
+ATTENTION: dict[str, list[Sample]] = {
+    "scaled_dot_product_attention.default": [
+        ([T((2, 4, 3, 6)), T((2, 4, 5, 6)), T((2, 4, 5, 7))], {"scale": 0.4}),
+        ([T((2, 4, 3, 6)), T((2, 4, 5, 6)), T((2, 4, 5, 6)), T((2, 1, 3, 5))], {"scale": 0.4}),
+        ([T((2, 6, 3, 4)), T((2, 2, 5, 4)), T((2, 2, 5, 4))], {"scale": 0.4, "enable_gqa": True}),
+    ],
+}
+
+_ALONG = {
+    name: [plain(T((4, 3, 6)), [1]), plain(T((4, 3, 6)), [0, 2], True)]
+    for name in ("mean.dim", "sum.dim_IntList", "nansum.default", "amax.default", "amin.default", "logsumexp.default")
+}
+_ONE = {
+    name: [plain(T((4, 3, 6)), 1), plain(T((4, 3, 6)), -1, True)]
+    for name in ("all.dim", "any.dim", "prod.dim_int", "max.dim", "min.dim", "median.dim", "argmax.default")
+}
+_WHOLE = {
+    name: [plain(T((4, 3)))]
+    for name in (
+        *("mean.default", "sum.default", "max.default", "min.default", "all.default"),
+        *("any.default", "prod.default", "std.default"),
+    )
+}
+
+REDUCE: dict[str, list[Sample]] = {
+    **_ALONG,
+    **_ONE,
+    **_WHOLE,
+    "all.dims": [plain(T((4, 3, 6)), [0, 2])],
+    "any.dims": [plain(T((4, 3, 6)), [0, 2])],
+    "var.dim": [plain(T((4, 3, 6)), [1], True, True)],
+    "std.dim": [plain(T((4, 3, 6)), [1], True)],
+    "var.correction": [([T((4, 3, 6)), [1]], {"correction": 0, "keepdim": True})],
+    "std.correction": [([T((4, 3, 6)), [1]], {"correction": 0})],
+    "linalg_vector_norm.default": [plain(T((4, 3, 6)), 2, [1], True)],
+    "norm.ScalarOpt_dim": [plain(T((4, 3, 6)), 2, [1], True)],
+    "mode.default": [plain(T((4, 3, 6)), 1)],
+    "argmin.default": [plain(T((4, 3, 6)), 1), plain(T((4, 3)))],
+    "cumsum.default": [plain(T((4, 3, 6)), 1)],
+    "cumprod.default": [plain(T((4, 3, 6)), 1)],
+    "logcumsumexp.default": [plain(T((4, 3, 6)), 1)],
+    "sort.default": [plain(T((4, 3, 6)), 1)],
+    "topk.default": [plain(T((4, 7)), 3)],
+    "argsort.default": [plain(T((4, 3, 6)), 1)],
+}
+
+SAMPLES = {**CONTRACT, **CONV, **NORM, **ATTENTION, **REDUCE}
