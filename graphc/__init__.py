@@ -3,6 +3,7 @@
 from graphc.coupling import find_axes, mask, slice
 from graphc.coupling.explain import explain
 from graphc.emitters.base import Artifact, Emitter, emit, load, register_emitter
+from graphc.emitters.module import to_module
 from graphc.errors import GraphError
 from graphc.ir.capture import capture
 from graphc.ir.edit import fold_constants, redirect, set_training
@@ -37,5 +38,6 @@ __all__ = [
     "rule",
     "set_training",
     "slice",
+    "to_module",
     "verify",
 ]

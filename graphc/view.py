@@ -51,7 +51,7 @@ class Progress:
             step, latency = about
             self.console.print(f"[bold green]{escape(step.name)}[/bold green]  ({step.seconds:.1f} s)")
             lines(self.console, changes(step.before, step.after))
-            self.console.print(f"  {figures(cost(step.after).to_dict(), latency)}")
+            self.console.print(f"  {figures(cost(step.after).to_dict(), latency)}", soft_wrap=True)
         elif event == "emit":
             self.status.update(f"emitting and checking {escape(about)}")
         elif event == "emitted":
@@ -59,10 +59,11 @@ class Progress:
             sizes = " and ".join(_sizes(s) for s in artifact.sizes)
             self.console.print(
                 f"[bold green]{escape(artifact.path.name)}[/bold green]  {artifact.bytes / 1e6:.1f} MB, "
-                f"equal to the program within {artifact.error:.1e} at {sizes}"
+                f"equal to the program within {artifact.error:.1e} at {sizes}",
+                soft_wrap=True,
             )
             if latency is not None:
-                self.console.print(f"  {_latency(latency)}, {_smaller(latency, artifact.bytes)}")
+                self.console.print(f"  {_latency(latency)}, {_smaller(latency, artifact.bytes)}", soft_wrap=True)
 
 
 def _sizes(sizes: Mapping[str, int]) -> str:

@@ -113,7 +113,8 @@ class Pass(abc.ABC):
             for f in dataclasses.fields(self)
             if f.name != "name" and getattr(self, f.name) != _default(f)
         ]
-        return f"{self.title}: {self.type}({', '.join(shown)})"
+        text = f"{self.type}({', '.join(shown)})"
+        return f"{self.name}: {text}" if self.name else text
 
 
 def _default(option: dataclasses.Field[Any]) -> Any:

@@ -103,6 +103,7 @@ def _from_path(path: Path, kwargs: Mapping[str, Any], where: str) -> Model:
 
 def _hugging_face(name: str, kwargs: Mapping[str, Any], where: str) -> torch.nn.Module:
     transformers = find_target_module("transformers", where)
+    transformers.utils.logging.disable_progress_bar()
     config = Path(name) / "config.json"
     declared = json.loads(config.read_text()).get("architectures") if config.exists() else None
     kind = getattr(transformers, declared[0] if declared else "AutoModel", transformers.AutoModel)

@@ -110,6 +110,18 @@ def _pad(op: Operation) -> Value:
     return tuple(axes)
 
 
+def _diff(op: Operation) -> Value:
+    """Differences of neighbours."""
+    axes = list(op.tensor(0))
+    dim = positive(op.arg(2, -1), len(axes))
+    for index in (0, 3, 4):
+        layout = op.layout(index)
+        if layout is not None and (axis := layout[dim]) is not None:
+            axis.pin(f"neighbours meet at {op.where()}")
+    axes[dim] = op.fresh(op.shape()[dim], "neighbours meet")
+    return tuple(axes)
+
+
 def _unfold(op: Operation) -> Value:
     axes = list(op.tensor(0))
     dim = positive(op.arg(1), len(axes))
@@ -133,3 +145,4 @@ rule(
     _pad,
 )
 rule(aten.unfold.default, _unfold)
+rule(aten.diff.default, _diff)

@@ -11,7 +11,6 @@ import torch
 
 import graphc
 from graphc.emitters import emit, load
-from graphc.ir.text import text
 from tests.emitters.programs import program
 
 
@@ -25,7 +24,7 @@ def test_there_and_back(name: str, tmp_path: Path) -> None:
     assert after.contract.outputs == before.contract.outputs
     assert after.contract.dynamic == before.contract.dynamic
     assert (after.history, after.aliases) == (before.history, before.aliases)
-    assert text(after).count("\n") == text(before).count("\n")
+    assert str(after).count("\n") == str(before).count("\n")
     assert [a.name for a in graphc.find_axes(after)] == [a.name for a in graphc.find_axes(before)]
     graphc.slice(after, {})
 

@@ -72,6 +72,7 @@ REPEAT: dict[str, list[Sample]] = {
     "constant_pad_nd.default": [plain(T((4, 3, 5)), [1, 2])],
     "reflection_pad2d.default": [plain(T((2, 3, 4, 5)), [1, 1, 2, 2])],
     "replication_pad2d.default": [plain(T((2, 3, 4, 5)), [1, 1, 2, 2])],
+    "diff.default": [plain(T((4, 7)), 1, 1)],
     "unfold.default": [plain(T((4, 7)), 1, 3, 2)],
 }
 
