@@ -23,6 +23,7 @@ import onnxruntime
 import torch
 from rich.console import Console
 from rich.table import Table
+from safetensors.torch import load_file
 
 import graphc
 from graphc.measure.environment import environment
@@ -43,7 +44,8 @@ torch.manual_seed(0)
 ids = torch.randint(1000, 30000, (3, 40))
 with torch.no_grad():
     found = model(input_ids=ids, attention_mask=torch.ones_like(ids))
-torch.save(found["last_hidden_state"], sys.argv[2])
+from safetensors.torch import save_file
+save_file({"found": found["last_hidden_state"].contiguous()}, sys.argv[2])
 """
 
 
@@ -81,9 +83,9 @@ def errors(folder: Path) -> dict[str, float]:
         inputs = batch(3, 40)
         exported = torch.export.load(folder / "minilm.pt2").module()
         found["minilm.pt2 by torch.export.load"] = relative(first(exported(**inputs)), first(program(**inputs)))
-        with tempfile.NamedTemporaryFile(suffix=".pt") as file:
+        with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
             subprocess.run([sys.executable, "-c", ALONE, str(folder / "minilm"), file.name], check=True)
-            alone = torch.load(file.name, weights_only=True)
+            alone = load_file(file.name)["found"]
         found["minilm/model.py without graphc"] = relative(alone, first(program(**inputs)))
     return found
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from graphc.emitters.fidelity import Fidelity, Runner, compare
+from graphc.emitters.equality import Equality, Runner, compare
 from graphc.emitters.staging import check_writable, size_of, staged
 from graphc.errors import EmitError, nearest
 from graphc.ir.edit import set_training
@@ -73,7 +73,7 @@ class Emitter(abc.ABC):
         order, in any pytree.
         """
 
-    def check(self, program: Program, path: Path) -> Fidelity:
+    def check(self, program: Program, path: Path) -> Equality:
         """Run the artifact at the example size and with all dynamic dims changed, and compare.
 
         Raises:
@@ -184,9 +184,9 @@ def emit(program: Program, path: str | Path, **options: Any) -> Artifact:
         program = set_training(program, False)
     with staged(path) as inside:
         emitter.write(program, inside)
-        fidelity = emitter.check(program, inside)
+        equality = emitter.check(program, inside)
         size = sum(size_of(entry) for entry in inside.parent.iterdir())
-    return Artifact(path, size, emitter.suffix, fidelity.error, fidelity.sizes)
+    return Artifact(path, size, emitter.suffix, equality.error, equality.sizes)
 
 
 def load(path: str | Path) -> Program:

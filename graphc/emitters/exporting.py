@@ -10,15 +10,14 @@ from typing import Any
 import torch
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
-from torch.fx.experimental import _config as symbolic_config
 from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 from torch.utils import _pytree as pytree
 
 from graphc.errors import EmitError
-from graphc.ir.capture import with_dims
 from graphc.ir.contract import Contract
 from graphc.ir.graph import copy_graph
 from graphc.ir.program import Program
+from graphc.ir.tracing import trace
 
 
 def export(module: torch.nn.Module, contract: Contract) -> ExportedProgram:
@@ -27,27 +26,14 @@ def export(module: torch.nn.Module, contract: Contract) -> ExportedProgram:
     Raises:
         EmitError: torch.export refuses it.
     """
-    args, kwargs = contract.args, dict(contract.kwargs)
-    shapes = with_dims(_without_expressions(dynamic_names(module, contract)), {})
-    failures: list[Exception] = []
-    with torch.no_grad(), symbolic_config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined] # made at import
-        for deferred in (False, True):
-            try:
-                return torch.export.export(
-                    module,
-                    args,
-                    kwargs,
-                    dynamic_shapes=shapes,
-                    strict=False,
-                    prefer_deferred_runtime_asserts_over_guards=deferred,
-                )
-            except Exception as error:  # noqa: BLE001 - any failure of the tracer becomes one EmitError below
-                failures.append(error)
-    raise EmitError(
-        "torch.export cannot trace the program again",
-        why=f"{type(failures[0]).__name__}: {str(failures[0]).strip().splitlines()[0]}",
-        hint="the last pass left something that torch.export refuses; emit the program before it to see which",
-    ) from failures[0]
+    try:
+        return trace(module, contract.args, contract.kwargs, _without_expressions(dynamic_names(module, contract)))
+    except Exception as error:
+        raise EmitError(
+            "torch.export cannot trace the program again",
+            why=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
+            hint="the last pass left something that torch.export refuses; emit the program before it to see which",
+        ) from error
 
 
 def dynamic_names(module: torch.nn.Module, contract: Contract) -> dict[str, Any]:

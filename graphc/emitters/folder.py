@@ -19,8 +19,8 @@ from torch.utils import _pytree as pytree
 
 from graphc.emitters.base import FOLDER, Emitter
 from graphc.emitters.codegen import generate
+from graphc.emitters.equality import Runner
 from graphc.emitters.exporting import export, own_memory
-from graphc.emitters.fidelity import Runner
 from graphc.emitters.record import describe, restore, specs
 from graphc.emitters.staging import MARK
 from graphc.errors import EmitError

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from graphc.emitters.fidelity import compare
+from graphc.emitters.equality import compare
 from graphc.emitters.restate import restate
 from graphc.errors import EmitError
 from graphc.ir.capture import _ready

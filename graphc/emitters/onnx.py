@@ -21,8 +21,8 @@ from torch.onnx import ONNXProgram
 from torch.utils import _pytree as pytree
 
 from graphc.emitters.base import Emitter
+from graphc.emitters.equality import Runner
 from graphc.emitters.exporting import export, with_plain_outputs
-from graphc.emitters.fidelity import Runner
 from graphc.emitters.record import version
 from graphc.errors import EmitError
 from graphc.ir.contract import TensorSpec

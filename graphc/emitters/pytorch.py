@@ -12,8 +12,8 @@ import torch
 from torch.export import ExportedProgram
 
 from graphc.emitters.base import Emitter
+from graphc.emitters.equality import Runner
 from graphc.emitters.exporting import export, with_plain_outputs
-from graphc.emitters.fidelity import Runner
 from graphc.emitters.record import describe, restore
 from graphc.errors import EmitError
 from graphc.ir.capture import capture

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.export import Dim, ExportedProgram
+from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
-from torch.fx.experimental import _config as symbolic_config
 from torch.utils import _pytree as pytree
 
 from graphc.errors import CaptureError, nearest
@@ -23,6 +22,7 @@ from graphc.ir.graph import assemble, attribute, copy_graph, source_line
 from graphc.ir.program import Program
 from graphc.ir.specs import describe_contract, names_of_symbols
 from graphc.ir.text import operator_name
+from graphc.ir.tracing import trace
 
 Dynamic = Mapping[str, Mapping[int, str]]
 
@@ -133,17 +133,6 @@ def _dynamic_shapes(bound: Mapping[str, Any], chosen: Dynamic) -> dict[str, Any]
     return {name: specs(value, chosen.get(name, {})) for name, value in bound.items()}
 
 
-def with_dims(shapes: Any, dims: dict[str, Any]) -> Any:
-    """Names of dynamic dims replaced by one Dim object each."""
-    if isinstance(shapes, str):
-        return dims.setdefault(shapes, Dim(shapes))
-    if isinstance(shapes, Mapping):
-        return {key: with_dims(value, dims) for key, value in shapes.items()}
-    if isinstance(shapes, (list, tuple)):
-        return type(shapes)(with_dims(value, dims) for value in shapes)
-    return shapes
-
-
 @contextlib.contextmanager
 def _ready(model: torch.nn.Module) -> Iterator[None]:
     """Evaluation mode, no gradients, no key/value cache; put back afterwards."""
@@ -155,7 +144,7 @@ def _ready(model: torch.nn.Module) -> Iterator[None]:
     for part in caching:
         part.use_cache = False
     try:
-        with torch.no_grad(), symbolic_config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined] # made at import
+        with torch.no_grad():
             yield
     finally:
         for module, mode in training.items():
@@ -167,20 +156,10 @@ def _ready(model: torch.nn.Module) -> Iterator[None]:
 def _export(
     model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: dict[str, Any]
 ) -> ExportedProgram:
-    errors: list[Exception] = []
-    for deferred in (False, True):
-        try:
-            return torch.export.export(
-                model,
-                args,
-                kwargs,
-                dynamic_shapes=with_dims(shapes, {}),
-                strict=False,
-                prefer_deferred_runtime_asserts_over_guards=deferred,
-            )
-        except Exception as error:  # noqa: BLE001 - any failure of the tracer becomes one CaptureError below
-            errors.append(error)
-    raise _explain(model, args, kwargs, errors[0]) from errors[0]
+    try:
+        return trace(model, args, kwargs, shapes)
+    except Exception as error:
+        raise _explain(model, args, kwargs, error) from error
 
 
 def _explain(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception) -> CaptureError:
@@ -245,9 +224,6 @@ def _from_exported(
     canonicalize(graph, names)
     _check_statistics(graph)
     values = {str(n.target): attribute(module, str(n.target)) for n in graph.nodes if n.op == "get_attr"}
-    for node in graph.nodes:
-        if node.op == "get_attr" and node.target not in values:
-            values[str(node.target)] = attribute(module, str(node.target))
     symbols = names_of_symbols(graph, shapes)
     contract = describe_contract(graph, args, kwargs, shapes, symbols)
     aliases = {alias: name for alias, name in names.items() if alias != name and name in values}

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from graphc.coupling.cost import budget
+from graphc.coupling.cost import budget, one_sample
 from graphc.coupling.flow import analyze
 from graphc.ir.program import Program
 
@@ -67,15 +67,13 @@ def cost(program: Program, **dims: int) -> Cost:
 
     Args:
         program: any Program.
-        dims: sizes of dynamic dims by name. The dim ``batch`` is 1 unless given; the others are
-            those of the example inputs.
+        dims: sizes of dynamic dims by name. The batch (dim 0 of the first input, if dynamic) is 1
+            unless given; the others are those of the example inputs.
 
     Raises:
         GraphError: a name is not a dynamic dim of the program.
     """
-    if "batch" in program.contract.dims():
-        dims = {"batch": 1, **dims}
-    found = budget(analyze(program), None, **dims)
+    found = budget(analyze(program), None, **{**one_sample(program), **dims})
     return Cost(found.params, found.macs, found.bytes)
 
 

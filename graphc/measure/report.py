@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -11,10 +12,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from graphc.ir.program import Program
 from graphc.measure.cost import changes, cost
 from graphc.measure.environment import environment
-from graphc.measure.latency import Measurement
+from graphc.measure.fidelity import compare_tensors, named_tensors
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,8 @@ def report(
     *,
     recipe: Mapping[str, Any] | None = None,
     steps: Sequence[Step] = (),
-    artifacts: Sequence[Path] = (),
-    measured: Mapping[str, Measurement] | None = None,
+    artifacts: Sequence[Mapping[str, Any]] = (),
+    p50_ms: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
     """Assemble the report of a compilation.
 
@@ -60,31 +63,35 @@ def report(
         before, after: the captured and the compiled program.
         recipe: as validated.
         steps: the passes that ran, in order.
-        artifacts: files or folders that were written; they are named without their folder.
-        measured: latency of ``before`` and ``after``, under these names, and of whatever else.
+        artifacts: what was written, as plain data.
+        p50_ms: median latency of both programs in milliseconds, if it was measured.
     """
-    latency = measured or {}
-    sides = {}
-    for side, program in (("before", before), ("after", after)):
-        sides[side] = cost(program).to_dict()
-        if side in latency:
-            sides[side]["p50_ms"] = latency[side].p50_ms  # type: ignore[assignment] # a float among ints
+    sides: dict[str, dict[str, Any]] = {"before": {**cost(before).to_dict()}, "after": {**cost(after).to_dict()}}
+    if p50_ms is not None:
+        sides["before"]["p50_ms"], sides["after"]["p50_ms"] = p50_ms
     return {
         "graphc": version("graphc"),
         "environment": environment(),
         "recipe": dict(recipe or {}),
         "passes": [step.to_dict() for step in steps],
         **sides,
-        "artifacts": [{"name": path.name, "bytes": size_on_disk(path)} for path in artifacts],
-        "latency": {name: measurement.to_dict() for name, measurement in latency.items()},
+        "fidelity": _moved(before, after),
+        "artifacts": [dict(artifact) for artifact in artifacts],
     }
 
 
-def size_on_disk(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
-    if path.is_dir():
-        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    return path.stat().st_size
+def _moved(before: Program, after: Program) -> list[dict[str, Any]]:
+    """How far each output moved on the example inputs; null where a figure is not finite."""
+    args, kwargs = before.example()
+    if any(value.device.type == "meta" for value in after.tensors().values()):
+        return []
+    with torch.no_grad():
+        first, second = (named_tensors(program(*args, **kwargs)) for program in (before, after))
+    found = [compare_tensors(name, x, y).to_dict() for (name, x), (_, y) in zip(first, second, strict=True)]
+    return [
+        {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in facts.items()}
+        for facts in found
+    ]
 
 
 def write_report(content: Mapping[str, Any], path: str | Path) -> Path:

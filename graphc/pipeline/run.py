@@ -193,6 +193,7 @@ def run(made: Plan, watch: Watch = lambda event, about: None) -> Compilation:
     context = Context(made.original, made.data, made.device, made.seed, made.output_dir)
     program = made.original
     steps: list[Step] = []
+    latencies: list[Latency | None] = []
     for item in made.passes:
         watch("pass", item)
         before, start = program, time.perf_counter()
@@ -200,10 +201,18 @@ def run(made: Plan, watch: Watch = lambda event, about: None) -> Compilation:
         latency = time_programs(made.original, program, made.bench)
         step = Step(item.title, time.perf_counter() - start, before, program, _facts(item, latency))
         steps.append(step)
+        latencies.append(latency)
         watch("done", (step, latency))
     artifacts, measured = _emit(made, program, watch)
-    content = report(made.original, program, recipe=made.recipe, steps=steps)
-    content["artifacts"] = [_artifact(artifact, measured.get(artifact.path.name)) for artifact in artifacts]
+    final = latencies[-1] if latencies else time_programs(made.original, program, made.bench)
+    content = report(
+        made.original,
+        program,
+        recipe=made.recipe,
+        steps=steps,
+        artifacts=[_artifact(artifact, measured.get(artifact.path.name)) for artifact in artifacts],
+        p50_ms=(final.before_ms, final.after_ms) if final is not None else None,
+    )
     if made.output_dir is not None:
         write_report(content, made.output_dir / "report.json")
     watch("report", content)

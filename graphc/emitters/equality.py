@@ -21,7 +21,7 @@ CHANGES: tuple[Callable[[int], int], ...] = (lambda n: max(n - 1, 1) if n != 1 e
 
 
 @dataclass(frozen=True)
-class Fidelity:
+class Equality:
     """How equal an artifact was found to be.
 
     Attributes:
@@ -33,7 +33,7 @@ class Fidelity:
     sizes: tuple[Mapping[str, int], ...]
 
 
-def compare(program: Program, run: Runner, tolerance: float, where: str) -> Fidelity:
+def compare(program: Program, run: Runner, tolerance: float, where: str) -> Equality:
     """Run both at the example size and with all dynamic dims changed.
 
     Args:
@@ -54,7 +54,7 @@ def compare(program: Program, run: Runner, tolerance: float, where: str) -> Fide
         if dims:
             cases.append(_another_size(program, dims))
         worst = max(_compare_case(program, run, tolerance, where, *case) for case in cases)
-    return Fidelity(worst, tuple(sizes for sizes, *_ in cases))
+    return Equality(worst, tuple(sizes for sizes, *_ in cases))
 
 
 def _another_size(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from graphc.emitters.fidelity import difference
+from graphc.emitters.equality import difference
 from graphc.errors import EmitError
 from graphc.ir.contract import TensorSpec
 
