@@ -20,8 +20,9 @@ from graphc.errors import GraphError
 from graphc.measure.environment import environment
 from graphc.measure.latency import compare, ratio
 from graphc.pipeline.base import find_pass, known_passes
+from graphc.pipeline.plan import captured, plan
 from graphc.pipeline.recipe import read_recipe, recipe_schema
-from graphc.pipeline.run import captured, plan, run
+from graphc.pipeline.run import run
 
 app = typer.Typer(
     help="Compile a PyTorch model: prune, verify, export, measure.",

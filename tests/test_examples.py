@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 import graphc
+from graphc.pipeline.plan import captured
 from graphc.pipeline.recipe import read_recipe
-from graphc.pipeline.run import captured
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.export import ExportedProgram
 
-from graphc.emitters.base import Artifact, check_writable, emit, make_emitter
+from graphc.emitters.base import Artifact, emit
 from graphc.errors import GraphError
 from graphc.ir.capture import Dynamic, capture
 from graphc.ir.program import Program
@@ -20,8 +19,9 @@ from graphc.ir.verify import verify
 from graphc.measure.report import Step, report, write_report
 from graphc.pipeline.base import Context, Data, Pass
 from graphc.pipeline.latency import Latency, time_artifact, time_programs
+from graphc.pipeline.plan import Plan, check_outputs, emit_options, loader, plan
 from graphc.pipeline.recipe import Bench, Recipe, check_names, read_recipe
-from graphc.pipeline.targets import Model, call_target, find_target, load_model
+from graphc.pipeline.targets import Model
 
 Watch = Callable[[str, Any], None]
 """Told what happens: an event's name and what it is about."""
@@ -42,22 +42,6 @@ class Compilation:
     original: Program
     report: dict[str, Any]
     artifacts: tuple[Artifact, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A compile, ready to run: everything that can be checked beforehand has been checked."""
-
-    original: Program
-    passes: tuple[Pass, ...]
-    data: Mapping[str, Data] = field(default_factory=dict)
-    emit: tuple[str, ...] = ()
-    opset_version: int | None = None
-    output_dir: Path | None = None
-    bench: Bench | None = None
-    seed: int = 0
-    device: str = "cpu"
-    recipe: Mapping[str, Any] = field(default_factory=dict)
 
 
 def compile(
@@ -98,10 +82,10 @@ def compile(
     if isinstance(model, (str, Path, Mapping, Recipe)):
         recipe = model if isinstance(model, Recipe) else read_recipe(model)
         return run(plan(recipe, output_dir, device), watch)
-    _check_outputs(emit, opset_version, output_dir)
+    check_outputs(emit, opset_version, output_dir)
     check_names(list(passes))
     original = model if isinstance(model, Program) else capture(model, args, kwargs, dynamic=dynamic)
-    loaders = {name: _loader(value) for name, value in (data or {}).items()}
+    loaders = {name: loader(value) for name, value in (data or {}).items()}
     made = Plan(
         original=original,
         passes=tuple(passes),
@@ -114,76 +98,6 @@ def compile(
         device=device,
     )
     return run(made, watch)
-
-
-def _loader(value: Data | Iterable[Any]) -> Data:
-    if callable(value):
-        return value
-    return lambda: value
-
-
-def plan(recipe: Recipe, output_dir: str | Path | None = None, device: str = "cpu") -> Plan:
-    """Check a recipe and capture its model; nothing long runs before everything else is checked.
-
-    Raises:
-        GraphError: a name, option, target or place to write is wrong, or the model cannot be captured.
-    """
-    passes = recipe.make_passes()
-    _check_outputs(recipe.emit, recipe.opset_version, output_dir)
-    for name, spec in recipe.data.items():
-        find_target(spec.target, f"data.{name}")
-    if recipe.metric is not None and ":" in recipe.metric:
-        find_target(recipe.metric, "metric")
-    return Plan(
-        original=captured(recipe),
-        passes=tuple(passes),
-        data={name: _target_loader(name, spec.target, spec.kwargs) for name, spec in recipe.data.items()},
-        emit=tuple(recipe.emit),
-        opset_version=recipe.opset_version,
-        output_dir=Path(output_dir) if output_dir is not None else None,
-        bench=recipe.bench,
-        seed=recipe.seed,
-        device=device,
-        recipe=recipe.model_dump(mode="json", exclude_defaults=True),
-    )
-
-
-def _target_loader(name: str, target: str, kwargs: Mapping[str, Any]) -> Data:
-    def load() -> Iterable[Any]:
-        made: Iterable[Any] = call_target(target, kwargs, f"data.{name}")
-        return made
-
-    return load
-
-
-def captured(recipe: Recipe) -> Program:
-    """The recipe's model as a Program.
-
-    Raises:
-        GraphError: the model or an input is wrong, or torch.export refuses.
-    """
-    torch.manual_seed(recipe.seed)
-    model = load_model(recipe.model.target, recipe.model.kwargs)
-    if isinstance(model, Program):
-        return model
-    return capture(model, (), {} if isinstance(model, ExportedProgram) else recipe.inputs(), dynamic=recipe.dynamic)
-
-
-def _check_outputs(names: Sequence[str], opset_version: int | None, output_dir: str | Path | None) -> None:
-    if names and output_dir is None:
-        raise GraphError("there is no place to write to", where="emit", hint="give output_dir (-o FOLDER)")
-    for name in names:
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise GraphError(f"the artifact {name!r} would leave the output folder", where="emit", hint="give a name")
-        make_emitter(name, _options(name, opset_version))
-    if output_dir is not None:
-        check_writable(Path(output_dir) / "report.json")
-        for name in names:
-            check_writable(Path(output_dir) / name)
-
-
-def _options(name: str, opset_version: int | None) -> dict[str, Any]:
-    return {"opset_version": opset_version} if opset_version is not None and name.endswith(".onnx") else {}
 
 
 def run(made: Plan, watch: Watch = lambda event, about: None) -> Compilation:
@@ -259,7 +173,7 @@ def _emit(made: Plan, program: Program, watch: Watch) -> tuple[list[Artifact], d
     measured: dict[str, Latency] = {}
     for name in made.emit:
         assert made.output_dir is not None
-        options = _options(name, made.opset_version)
+        options = emit_options(name, made.opset_version)
         watch("emit", name)
         artifact = emit(program, made.output_dir / name, **options)
         latency = time_artifact(made.original, program, artifact, options, made.bench)

@@ -1,0 +1,112 @@
+"""Plan: a compile whose every input has been checked, before anything long runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from graphc.emitters.base import check_writable, make_emitter
+from graphc.errors import GraphError
+from graphc.ir.capture import capture
+from graphc.ir.program import Program
+from graphc.pipeline.base import Data, Pass
+from graphc.pipeline.recipe import Bench, Recipe
+from graphc.pipeline.targets import call_target, find_target, load_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A compile, ready to run: everything that can be checked beforehand has been checked."""
+
+    original: Program
+    passes: tuple[Pass, ...]
+    data: Mapping[str, Data] = field(default_factory=dict)
+    emit: tuple[str, ...] = ()
+    opset_version: int | None = None
+    output_dir: Path | None = None
+    bench: Bench | None = None
+    seed: int = 0
+    device: str = "cpu"
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+
+def loader(value: Data | Iterable[Any]) -> Data:
+    """A loader from a callable, or from an iterable that is gone through each time."""
+    if callable(value):
+        return value
+    return lambda: value
+
+
+def plan(recipe: Recipe, output_dir: str | Path | None = None, device: str = "cpu") -> Plan:
+    """Check a recipe and capture its model; nothing long runs before everything else is checked.
+
+    Raises:
+        GraphError: a name, option, target or place to write is wrong, or the model cannot be captured.
+    """
+    passes = recipe.make_passes()
+    check_outputs(recipe.emit, recipe.opset_version, output_dir)
+    for name, spec in recipe.data.items():
+        find_target(spec.target, f"data.{name}")
+    if recipe.metric is not None and ":" in recipe.metric:
+        find_target(recipe.metric, "metric")
+    return Plan(
+        original=captured(recipe),
+        passes=tuple(passes),
+        data={name: _target_loader(name, spec.target, spec.kwargs) for name, spec in recipe.data.items()},
+        emit=tuple(recipe.emit),
+        opset_version=recipe.opset_version,
+        output_dir=Path(output_dir) if output_dir is not None else None,
+        bench=recipe.bench,
+        seed=recipe.seed,
+        device=device,
+        recipe=recipe.model_dump(mode="json", exclude_defaults=True),
+    )
+
+
+def _target_loader(name: str, target: str, kwargs: Mapping[str, Any]) -> Data:
+    def load() -> Iterable[Any]:
+        made: Iterable[Any] = call_target(target, kwargs, f"data.{name}")
+        return made
+
+    return load
+
+
+def captured(recipe: Recipe) -> Program:
+    """The recipe's model as a Program.
+
+    Raises:
+        GraphError: the model or an input is wrong, or torch.export refuses.
+    """
+    torch.manual_seed(recipe.seed)
+    model = load_model(recipe.model.target, recipe.model.kwargs)
+    if isinstance(model, Program):
+        return model
+    return capture(model, (), {} if isinstance(model, ExportedProgram) else recipe.inputs(), dynamic=recipe.dynamic)
+
+
+def check_outputs(names: Sequence[str], opset_version: int | None, output_dir: str | Path | None) -> None:
+    """See that every artifact can be written, before any work.
+
+    Raises:
+        GraphError: there is no folder, a name would leave it, no emitter writes it, or it cannot be written.
+    """
+    if names and output_dir is None:
+        raise GraphError("there is no place to write to", where="emit", hint="give output_dir (-o FOLDER)")
+    for name in names:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise GraphError(f"the artifact {name!r} would leave the output folder", where="emit", hint="give a name")
+        make_emitter(name, emit_options(name, opset_version))
+    if output_dir is not None:
+        check_writable(Path(output_dir) / "report.json")
+        for name in names:
+            check_writable(Path(output_dir) / name)
+
+
+def emit_options(name: str, opset_version: int | None) -> dict[str, Any]:
+    """Options of the emitter of one artifact."""
+    return {"opset_version": opset_version} if opset_version is not None and name.endswith(".onnx") else {}
