@@ -138,6 +138,8 @@ def explanation(console: Console, facts: Explanation, everything: bool) -> None:
     console.print(f"[bold]{len(facts.axes) - len(free)} axes that cannot be cut[/bold]")
     for why, names in facts.pins.items():
         console.print(f"  {escape(why)}: {escape(_some(names, len(names) if everything else 2))}", soft_wrap=True)
+    for warning in facts.warnings:
+        console.print(f"[yellow]note[/yellow] {escape(warning)}", soft_wrap=True)
     for op, places in facts.without_rule.items():
         console.print(f"[yellow]no rule for {escape(op)}[/yellow] at {escape(_some(places))}: it pins what it meets")
 

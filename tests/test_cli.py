@@ -61,7 +61,7 @@ def test_explain(graphc: Any, tmp_path: Path) -> None:
     assert "coupled by aten.add.Tensor" in out
     assert "dim 1 of output output" in out
     code, out, _ = graphc("explain", recipe(tmp_path), "--json")
-    assert {"axes", "layers", "pins", "without_rule"} == set(json.loads(out))
+    assert {"axes", "layers", "pins", "without_rule", "warnings"} == set(json.loads(out))
 
 
 def test_explain_names_ops_without_a_rule(graphc: Any, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -48,12 +49,14 @@ class Explanation:
         layers: regions that can be removed.
         pins: each reason, and the axes that it pins.
         without_rule: each op that has no rule, and the places where it stands.
+        warnings: attention scales that were made from the size of an axis, and stay when it is cut.
     """
 
     axes: list[AxisFacts]
     layers: list[LayerFacts]
     pins: dict[str, list[str]]
     without_rule: dict[str, list[str]]
+    warnings: list[str]
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain data."""
@@ -78,7 +81,27 @@ def explain(program: Program) -> Explanation:
         if axis.pinned is not None:
             pins[axis.pinned].append(axis.name)
     unknown = {op: [_place(node) for node in nodes] for op, nodes in analysis.unknown.items()}
-    return Explanation(axes, layers, dict(pins), unknown)
+    return Explanation(axes, layers, dict(pins), unknown, _scales(analysis))
+
+
+def _scales(analysis: Analysis) -> list[str]:
+    """Numbers near an attention that equal 1 / sqrt(size) or sqrt(size) of a free axis."""
+    found: dict[tuple[Node, float], str] = {}
+    for cost in analysis.costs:
+        near = {cost.node, *cost.node.users, *cost.node.all_input_nodes}
+        numbers = [(n, x) for n in near for x in (*n.args, *n.kwargs.values()) if isinstance(x, float)]
+        for axis in cost.axes if numbers else ():
+            free = [] if axis is None else [x for x in leaves(axis) if "head_dim" in x.roles and x.pinned is None]
+            for node, number in numbers if free else ():
+                if axis is not None and _is_root(number, axis.size):
+                    text = f"{number:.6g} in {operator_name(node)} at {_place(node)} was made from the size {axis.size} of "
+                    found.setdefault((node, number), f"{text}{free[0].name}; it stays what it is when that axis is cut")
+    return list(found.values())
+
+
+def _is_root(number: float, size: int) -> bool:
+    """Is a number the square or fourth root of a size, or one over it?"""
+    return any(math.isclose(number, float(size) ** power, rel_tol=1e-4) for power in (0.5, -0.5, 0.25, -0.25))
 
 
 def _couplers(analysis: Analysis) -> dict[Axis, list[str]]:
