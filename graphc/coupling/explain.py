@@ -94,8 +94,9 @@ def _scales(analysis: Analysis) -> list[str]:
             free = [] if axis is None else [x for x in leaves(axis) if "head_dim" in x.roles and x.pinned is None]
             for node, number in numbers if free else ():
                 if axis is not None and _is_root(number, axis.size):
-                    text = f"{number:.6g} in {operator_name(node)} at {_place(node)} was made from the size {axis.size} of "
-                    found.setdefault((node, number), f"{text}{free[0].name}; it stays what it is when that axis is cut")
+                    what = f"{number:.6g} in {operator_name(node)} at {_place(node)}"
+                    made = f"was made from the size {axis.size} of {free[0].name}"
+                    found.setdefault((node, number), f"{what} {made}; it stays what it is when that axis is cut")
     return list(found.values())
 
 
