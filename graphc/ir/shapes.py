@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.experimental.symbolic_shapes import ShapeEnv, compute_unbacked_bindings, rebind_unbacked
@@ -57,7 +58,7 @@ def refresh(module: GraphModule) -> None:
     inputs = [n.meta.get("val") for n in module.graph.nodes if n.op == "placeholder"]
     assert mode.shape_env is not None
     shapes = _Shapes(module, mode)
-    with mode, torch.no_grad(), mode.shape_env.suppress_guards():
+    with mode, enable_python_dispatcher(), torch.no_grad(), mode.shape_env.suppress_guards():
         try:
             shapes.run(*inputs, enable_io_processing=False)
         except (RuntimeError, ValueError, IndexError, TypeError) as error:

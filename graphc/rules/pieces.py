@@ -24,6 +24,7 @@ def _cat(op: Operation) -> Value:
     dim = positive(op.arg(1, 0), rank)
     rest = broadcast([(*layout[:dim], None, *layout[dim + 1 :]) for layout in layouts], op.where)
     parts = [layout[dim] or leaf(1, ONE_UNIT) for layout in layouts]
+    parts = [part for part in parts if part.size] or parts
     return (*rest[:dim], total(parts), *rest[dim + 1 :])
 
 
@@ -78,6 +79,9 @@ def _slice(op: Operation) -> Value:
         axis.pin(f"sliced by position at {op.where()}")
         return (*axes[:dim], op.fresh(result, "sliced by position"), *axes[dim + 1 :])
     sizes = [start, result, axis.size - start - result]
+    if result == 0:  # what lies beyond the end, as of a rotation that covers the whole head
+        op.state((2,), axis)
+        return (*axes[:dim], leaf(0, "nothing is left of it"), *axes[dim + 1 :])
     parts = cut_at(op, axis, [size for size in sizes if size])
     before, piece = (parts[0], parts[1]) if start else (None, parts[0])
     if start:

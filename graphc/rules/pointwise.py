@@ -16,7 +16,7 @@ abs acos alias asin atan bitwise_not ceil celu clamp clamp_max clamp_min clone c
 dropout elu empty_like erf erfc exp exp2 expm1 feature_dropout floor frac full_like gelu hardshrink hardsigmoid
 hardswish hardtanh isfinite isinf isnan leaky_relu lift_fresh_copy log log10 log1p log2 log_sigmoid logical_not logit
 mish nan_to_num neg ones_like positive rand_like randn_like reciprocal relu relu6 round rsqrt selu sigmoid sign silu
-sin sinh softplus softshrink special_erf sqrt square tan tanh threshold trunc zeros_like
+sin sinh softplus softshrink special_erf sqrt square tan tanh threshold trunc zero zeros_like
 """.split()
 
 FIRST = "_to_copy.default fill.Scalar fill.Tensor to.device to.dtype to.dtype_layout to.other type_as.default".split()

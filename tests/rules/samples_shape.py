@@ -44,7 +44,7 @@ SHAPE: dict[str, list[Sample]] = {
 }
 
 PIECES: dict[str, list[Sample]] = {
-    "cat.default": [plain([T((4, 3)), T((4, 5))], 1), plain([T((2, 3)), T((1, 3))], 0)],
+    "cat.default": [plain([T((4, 3)), T((4, 5))], 1), plain([T((2, 3)), T((1, 3))], 0), plain([T((2, 3)), T((2, 0))], 1)],
     "concat.default": [plain([T((4, 3)), T((4, 5))], -1)],
     "stack.default": [plain([T((4, 3)), T((4, 3))], 1)],
     "split_with_sizes.default": [plain(T((4, 9)), [2, 3, 4], 1), plain(T((4, 3)), [1, 2], -1)],
@@ -55,6 +55,7 @@ PIECES: dict[str, list[Sample]] = {
         plain(T((4, 9)), 0, 0, 2),
         plain(T((4, 9)), 1, 0, 9),
         plain(T((4, 9)), 1, 1, END, 2),
+        plain(T((4, 9)), 1, 9, END),
     ],
     "select.int": [plain(T((4, 9)), 1, 3)],
     "unbind.int": [plain(T((4, 3)), 1)],
