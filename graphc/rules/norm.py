@@ -6,7 +6,7 @@ from collections import deque
 
 import torch
 
-from graphc.axes.axis import factors
+from graphc.axes.axis import Layout, factors
 from graphc.axes.unify import take, unify
 from graphc.rules.operation import Operation, Value
 from graphc.rules.table import Flow, rule
@@ -33,6 +33,20 @@ def _over_last(weights: tuple[int, ...]) -> Flow:
 
 
 def _batch_norm(op: Operation) -> Value:
+    """Per channel; over the other dims too where it takes its statistics from the data."""
+    if op.arg(5):
+        axes = op.tensor(0)
+        _mix((axes[0], *axes[2:]))
+    return _per_channel(op)
+
+
+def _instance_norm(op: Operation) -> Value:
+    """Each channel by itself, over its positions."""
+    _mix(op.tensor(0)[2:])
+    return _per_channel(op)
+
+
+def _per_channel(op: Operation) -> Value:
     axes = op.tensor(0)
     for index in range(1, 5):
         own = op.layout(index)
@@ -41,12 +55,10 @@ def _batch_norm(op: Operation) -> Value:
     return axes
 
 
-def _instance_norm(op: Operation) -> Value:
-    """Each channel by itself, over its positions."""
-    for axis in op.tensor(0)[2:]:
+def _mix(axes: Layout) -> None:
+    for axis in axes:
         if axis is not None:
             axis.mix()
-    return _batch_norm(op)
 
 
 def _group_norm(op: Operation) -> Value:
@@ -66,9 +78,7 @@ def _group_norm(op: Operation) -> Value:
             op.state((1,), parts[0])
             if parts[1] is not None:
                 parts[1].mix()
-    for axis in axes[2:]:
-        if axis is not None:
-            axis.mix()
+    _mix(axes[2:])
     return axes
 
 

@@ -85,6 +85,7 @@ CONV: dict[str, list[Sample]] = {
 NORM: dict[str, list[Sample]] = {
     "batch_norm.default": [
         plain(T((4, 6, 3)), T((6,)), T((6,)), T((6,)), T((6,), low=0.5), False, 0.1, 1e-5, False),
+        plain(T((4, 6, 3)), T((6,)), T((6,)), None, None, True, 0.1, 1e-5, False),
     ],
     "instance_norm.default": [plain(T((4, 6, 3)), T((6,)), T((6,)), None, None, True, 0.1, 1e-5, False)],
     "layer_norm.default": [plain(T((4, 3, 6)), [6], T((6,)), T((6,)), 1e-5), plain(T((4, 3, 6)), [3, 6])],
