@@ -44,7 +44,11 @@ SHAPE: dict[str, list[Sample]] = {
 }
 
 PIECES: dict[str, list[Sample]] = {
-    "cat.default": [plain([T((4, 3)), T((4, 5))], 1), plain([T((2, 3)), T((1, 3))], 0), plain([T((2, 3)), T((2, 0))], 1)],
+    "cat.default": [
+        plain([T((4, 3)), T((4, 5))], 1),
+        plain([T((2, 3)), T((1, 3))], 0),
+        plain([T((2, 3)), T((2, 0))], 1),
+    ],
     "concat.default": [plain([T((4, 3)), T((4, 5))], -1)],
     "stack.default": [plain([T((4, 3)), T((4, 3))], 1)],
     "split_with_sizes.default": [plain(T((4, 9)), [2, 3, 4], 1), plain(T((4, 3)), [1, 2], -1)],
