@@ -88,7 +88,7 @@ def explain(
 @app.command()
 def bench(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".onnx, .pt2, or folders that graphc wrote.")],
-    batch: Annotated[int, typer.Option(help="Batch size.")] = 1,
+    batch: Annotated[int | None, typer.Option(help="Batch size; 1 by default, where it is dynamic.")] = None,
     dim: Annotated[list[str] | None, typer.Option(help="Size of another dynamic dim: sequence=128.")] = None,
     threads: Annotated[int, typer.Option(help="Threads within one op.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",

@@ -14,7 +14,7 @@ from torch import nn
 from graphc.emitters.equality import compare
 from graphc.emitters.restate import restate
 from graphc.errors import EmitError
-from graphc.ir.capture import _ready
+from graphc.ir.capture import evaluating
 from graphc.ir.program import Program
 
 Kept = Mapping[str, tuple[str, ...]]
@@ -136,7 +136,7 @@ def _put(module: nn.Module, name: str, value: torch.Tensor) -> bool:
 def _prove(module: nn.Module, program: Program, tolerance: float) -> None:
     name = type(module).__name__
     try:
-        with _ready(module):
+        with evaluating(module):
             compare(program, lambda args, kwargs: module(*args, **kwargs), tolerance, name)
     except EmitError as error:
         raise EmitError(

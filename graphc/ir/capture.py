@@ -63,7 +63,7 @@ def capture(
             raise CaptureError(f"no input is called {name!r}", where="dynamic", hint=nearest(name, bound))
         _check_dims(name, bound[name], chosen[name])
     shapes = _dynamic_shapes(bound, chosen)
-    with _ready(model):
+    with evaluating(model):
         exported = _export(model, args, kwargs, shapes)
     return _from_exported(exported, model, args, kwargs, shapes)
 
@@ -134,7 +134,7 @@ def _dynamic_shapes(bound: Mapping[str, Any], chosen: Dynamic) -> dict[str, Any]
 
 
 @contextlib.contextmanager
-def _ready(model: torch.nn.Module) -> Iterator[None]:
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
     """Evaluation mode, no gradients, no key/value cache; put back afterwards."""
     training = {module: module.training for module in model.modules()}
     config = getattr(model, "config", None)

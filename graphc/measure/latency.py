@@ -90,7 +90,7 @@ def benchmark(
             graphc wrote.
         inputs: a tensor, a tuple of positional or a mapping of named inputs. A Program brings its
             own; an ``.onnx`` file gets inputs made from its own specs.
-        batch: size of the dynamic dim ``batch``; short for ``dims={"batch": batch}``.
+        batch: size of the dynamic dim ``batch``, short for ``dims={"batch": batch}``; 1 if not given.
         dims: sizes of dynamic dims by name.
         device: ``cpu`` or ``cuda``.
         backend: ``eager`` (default), ``inductor`` (torch.compile) or ``onnxruntime`` (default for ``.onnx``).

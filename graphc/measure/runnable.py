@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ import onnxruntime as ort
 import torch
 from torch.utils import _pytree as pytree
 
+from graphc.coupling.cost import one_sample
+from graphc.emitters.base import load
 from graphc.errors import GraphError, nearest
 from graphc.ir.program import Program
 
@@ -63,19 +64,16 @@ def prepare(
             raise GraphError("there is nothing to benchmark", where=str(path), why="the file does not exist")
         if path.suffix == ".onnx":
             return _onnx(path, inputs, dims, device, backend, threads, seed)
-        name = path.name
-        module, own = _load(path)
+        name, what = path.name, load(path)
     else:
-        module = what
         name = getattr(what, "__name__", type(what).__name__)
-        own = what.contract if isinstance(what, Program) else None
-    if own is not None and inputs is None:
-        args, kwargs = own.resized(**dims) if dims else (own.args, dict(own.kwargs))
+    if isinstance(what, Program) and inputs is None:
+        args, kwargs = what.contract.resized(**{**one_sample(what), **dims})
     elif inputs is None:
         raise GraphError(f"cannot benchmark {name}", why="it has no inputs of its own", hint="give inputs=")
     else:
         args, kwargs = split_inputs(inputs)
-    return _torch(module, args, kwargs, name, device, backend)
+    return _torch(what, args, kwargs, name, device, backend)
 
 
 def split_inputs(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -83,38 +81,6 @@ def split_inputs(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(inputs, Mapping):
         return (), dict(inputs)
     return (inputs if isinstance(inputs, tuple) else (inputs,)), {}
-
-
-def _load(path: Path) -> tuple[Any, Any]:
-    """A ``.pt2`` or a folder, and its contract if it has one."""
-    if path.suffix == ".pt2":
-        exported = torch.export.load(str(path))
-        module = exported.module()
-        example = exported.example_inputs
-        return module, _Example(*example) if example is not None else None
-    program = importlib.import_module("graphc.emitters.base").load(path)
-    return program, program.contract
-
-
-@dataclass(frozen=True)
-class _Example:
-    """The inputs that an ExportedProgram keeps; its dim 0 is the batch."""
-
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-
-    def resized(self, **dims: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        unknown = [name for name in dims if name != "batch"]
-        if unknown:
-            hint = "give inputs= of the size you want"
-            raise GraphError(f"cannot set the dim {unknown[0]!r} of a .pt2", why="it keeps no names of dims", hint=hint)
-
-        def resize(value: Any) -> Any:
-            if not isinstance(value, torch.Tensor) or not value.dim():
-                return value
-            return value[torch.arange(dims["batch"]) % value.shape[0]]
-
-        return pytree.tree_map(resize, self.args), pytree.tree_map(resize, dict(self.kwargs))
 
 
 def _torch(
@@ -183,9 +149,10 @@ def made_inputs(specs: Any, dims: Mapping[str, int], seed: int) -> dict[str, np.
     for name in dims:
         if name not in known:
             raise GraphError(f"no dynamic dim is called {name!r}", hint=nearest(name, known))
+    sizes = {"batch": 1, **dims}
     made = {}
     for spec in specs:
-        shape = [_size(spec.name, dim, dims) for dim in spec.shape]
+        shape = [_size(spec.name, dim, sizes) for dim in spec.shape]
         dtype = np.dtype(DTYPES[spec.type])
         if dtype.kind == "f":
             made[spec.name] = generator.standard_normal(shape).astype(dtype)
@@ -200,6 +167,6 @@ def _size(name: str, dim: Any, dims: Mapping[str, int]) -> int:
     if isinstance(dim, int):
         return dim
     if dim not in dims:
-        why = f"the size of its dim {dim!r} is not known"
-        raise GraphError(f"cannot make the input {name!r}", why=why, hint=f"give dims={{{dim!r}: ...}} or inputs=")
+        hint = f"give dims={{{dim!r}: ...}} (--dim {dim}=...) or inputs="
+        raise GraphError(f"cannot make the input {name!r}", why=f"the size of its dim {dim!r} is not known", hint=hint)
     return dims[dim]
