@@ -107,13 +107,13 @@ def summary(console: Console, compilation: Compilation, folder: Path) -> None:
     table = Table("", "before", "after", "after / before", box=None)
     before, after = (compilation.report[side] for side in ("before", "after"))
     for key, title in (("params", "parameters"), ("macs", "MACs (1 MAC = 2 FLOPs)"), ("bytes", "bytes of tensors")):
-        table.add_row(title, f"{before[key]:,}", f"{after[key]:,}", f"{after[key] / before[key]:.1%}")
+        table.add_row(title, f"{before[key]:,}", f"{after[key]:,}", f"{after[key] / before[key]:.2%}")
     for artifact in compilation.report["artifacts"]:
         latency = artifact.get("latency")
         if latency is not None:
             old, new = latency["bytes_before"], artifact["bytes"]
-            table.add_row(f"{artifact['name']}, bytes", f"{old:,}", f"{new:,}", f"{new / old:.1%}")
-            times = (f"{latency['before_ms']:.2f}", f"{latency['after_ms']:.2f}", f"{latency['ratio']:.1%}")
+            table.add_row(f"{artifact['name']}, bytes", f"{old:,}", f"{new:,}", f"{new / old:.2%}")
+            times = (f"{latency['before_ms']:.2f}", f"{latency['after_ms']:.2f}", f"{latency['ratio']:.2%}")
             table.add_row(f"{artifact['name']}, p50 ms", *times)
     console.print(table)
     console.print(
