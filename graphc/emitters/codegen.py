@@ -101,7 +101,7 @@ def generate(program: Program) -> str:
     body = writer.body()
     return HEADER.format(
         version=version(),
-        history="".join(f"\n\n    {note}" for note in program.history),
+        history="".join(f"\n\n    {_one_line(note)}" for note in program.history),
         imports="\n".join(lines),
         inputs=", ".join(map(str, program.contract.inputs)),
         outputs=", ".join(map(str, program.contract.outputs)),
@@ -109,6 +109,11 @@ def generate(program: Program) -> str:
         parameters="".join(f", {name}" for name in writer.parameters),
         body="\n".join(body),
     )
+
+
+def _one_line(text: str) -> str:
+    """Text that can stand in a docstring, whatever is in it."""
+    return text.replace("\\", "/").replace('"""', "...").replace("\n", " ")
 
 
 def _declarations(program: Program) -> list[str]:

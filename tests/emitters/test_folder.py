@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -127,3 +128,9 @@ def test_a_folder_that_was_changed(tmp_path: Path) -> None:
     (tmp_path / "net" / "model.py").write_text("import nothing_of_this_name\n")
     with pytest.raises(EmitError, match="does not import"):
         load(tmp_path / "net")
+
+
+def test_history_cannot_leave_its_docstring(tmp_path: Path) -> None:
+    hostile = dataclasses.replace(program("residual"), history=('x("""\nraise SystemExit(3)\n""")', "y\\"))
+    emit(hostile, tmp_path / "model")
+    assert load(tmp_path / "model").history == hostile.history
