@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -187,7 +188,7 @@ def size(text: str) -> tuple[str, int]:
 def pass_facts(kind: type[Pass]) -> dict[str, Any]:
     """A pass as plain data: what it does, and its options."""
     return {
-        "summary": (kind.__doc__ or "").strip(),
+        "summary": (inspect.getdoc(kind) or ""),
         "options": {
             name: {"default": _default(kind, name), **adapter.json_schema()} for name, adapter in options(kind).items()
         },
@@ -205,13 +206,13 @@ def pass_list(console: Console, found: Mapping[str, type[Pass]]) -> None:
     """All passes, one line each."""
     table = Table("pass", "what it does", box=None)
     for name, kind in found.items():
-        table.add_row(name, (kind.__doc__ or "").strip().splitlines()[0])
+        table.add_row(name, (inspect.getdoc(kind) or "").splitlines()[0])
     console.print(table)
 
 
 def pass_options(console: Console, kind: type[Pass]) -> None:
     """One pass and its options."""
-    console.print(f"[bold]{kind.type}[/bold]\n{escape((kind.__doc__ or '').strip())}\n")
+    console.print(f"[bold]{kind.type}[/bold]\n{escape(inspect.getdoc(kind) or '')}\n")
     table = Table("option", "default", "values", "what it is", box=None)
     for name, adapter in options(kind).items():
         schema = adapter.json_schema()
