@@ -158,7 +158,7 @@ def set_training(program: Program, mode: bool) -> Program:
     for node in graph.nodes:
         index = TRAINING_FLAG.get(node.target)
         statistics = [node.args[i] for i in STATISTICS.get(node.target, ())]
-        if index is None or (node.target is aten.instance_norm.default and None in statistics):
+        if index is None or None in statistics:  # a norm that has no statistics always takes those of its data
             continue
         node.update_arg(index, mode)
         for buffer in statistics:

@@ -242,3 +242,25 @@ def test_resized_examples_run() -> None:
     assert program.contract.resized()[0][0] is program.contract.args[0]
     with pytest.raises(GraphError, match="'batch'"):
         program.contract.resized(bach=2)
+
+
+class Standardised(torch.nn.Module):
+    """Weight standardisation written as a batch norm without running statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(5, 3, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        flat = self.weight.reshape(1, 5, -1)
+        weight = torch.nn.functional.batch_norm(flat, None, None, training=True).reshape_as(self.weight)
+        return torch.nn.functional.conv2d(x, weight)
+
+
+def test_a_norm_without_statistics_is_the_same_in_both_modes() -> None:
+    program = graphc.capture(Standardised(), (torch.randn(4, 3, 6, 7),))
+    x = torch.randn(2, 3, 6, 7)
+    there = graphc.set_training(program, True)
+    back = graphc.set_training(there, False)
+    assert torch.equal(program(x), there(x))
+    assert torch.equal(program(x), back(x))
