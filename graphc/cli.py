@@ -32,6 +32,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
+INTERRUPTED = 130
+"""What typer exits with when the user presses Ctrl-C."""
+
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
@@ -140,9 +143,10 @@ def main() -> None:
             raise
         view.error(console, error)
         sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("interrupted; nothing was left half-written")
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            console.print("interrupted; nothing was left half-written")
+        raise
     except Exception as error:
         if debug:
             raise

@@ -134,6 +134,19 @@ def test_a_folder_without_permission(graphc: Any, tmp_path: Path) -> None:
     assert graphc("compile", recipe(tmp_path), "-o", str(tmp_path / "closed"))[0] == 2
 
 
+def interrupt() -> None:
+    """A model that takes so long that somebody presses Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def test_an_interruption_says_so(graphc: Any, tmp_path: Path) -> None:
+    code, _, err = graphc(
+        "compile", recipe(tmp_path, model={"target": "tests.test_cli:interrupt"}), "-o", str(tmp_path)
+    )
+    assert code == 130
+    assert "nothing was left half-written" in err
+
+
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = recipe(tmp_path, passes=[{"type": "nothing"}])
     monkeypatch.setattr(sys, "argv", ["graphc", "compile", path, "-o", str(tmp_path), "--debug"])

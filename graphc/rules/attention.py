@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from graphc.axes.axis import Axis, leaf
-from graphc.axes.notation import Match, parse
+from graphc.axes.notation import Bindings, Match, parse
 from graphc.axes.unify import unify
 from graphc.rules.operation import Operation, Value
 from graphc.rules.table import rule
@@ -39,10 +39,22 @@ def _attention(op: Operation) -> Value:
     keys = bound.get("t")
     if keys is not None:
         keys.mix()
+    _arguments(op, bound)
     _mask(op, [*match.leading, query[-3], bound.get("s"), keys])
     for width in ("d", "e"):
         op.cost(*match.leading, bound.get("h"), bound.get("r"), bound.get("s"), keys, bound.get(width))
     return match.write(pattern.results[0], op.shape)
+
+
+def _arguments(op: Operation, bound: Bindings) -> None:
+    """What is counted: positions where later keys are hidden, the width where no scale is given."""
+    for letter in "st" if op.arg(5, False) else "":
+        axis = bound.get(letter)
+        if axis is not None:
+            axis.pin(f"positions of a causal attention at {op.where()}")
+    width = bound.get("d")
+    if width is not None and op.arg("scale") is None:
+        width.mix()
 
 
 def _mask(op: Operation, scores: list[Axis | None]) -> None:

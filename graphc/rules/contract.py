@@ -5,10 +5,12 @@ The contracted axis is exact: removing a unit of it and zeroing it give the same
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch.fx import Node
 
-from graphc.axes.axis import Layout
+from graphc.axes.axis import Axis, Layout, leaves
 from graphc.axes.notation import Match, broadcast, parse
 from graphc.rules.operation import Operation, Value
 from graphc.rules.table import rule
@@ -18,13 +20,17 @@ WIDTH = {"o": "width"}
 
 rule(aten.linear.default, "... i, o i, o -> ... o", roles=WIDTH, macs="... o i")
 rule(aten.outer.default, "m, n -> m n")
-rule(aten.dot.default, "k, k -> ", macs="k")
+rule([aten.dot.default, aten.vdot.default], "k, k -> ", macs="k")
 rule(aten.mv.default, "m k, k -> m", macs="m k")
 rule(aten.bilinear.default, "... i, ... j, o i j, o -> ... o", roles=WIDTH, macs="... o i j")
 
-_MATRICES = parse("... m k, ... k n -> ... m n")
-_COLUMN = parse("... m k, k -> ... m")
-_ROW = parse("k, ... k n -> ... n")
+_PRODUCTS = {
+    (1, 1): parse("k, k -> "),
+    (1, 2): parse("k, ... k n -> ... n"),
+    (2, 1): parse("... m k, k -> ... m"),
+    (2, 2): parse("... m k, ... k n -> ... m n"),
+}
+"""Matrix products by the dims of both sides; 2 stands for 2 or more."""
 
 
 def _is_weight(op: Operation, index: int) -> bool:
@@ -38,7 +44,7 @@ def _product(op: Operation, first: int) -> Value:
     Between two activations it is attention: leading axes are heads, the other axes their width.
     """
     left, right = op.tensor(first), op.tensor(first + 1)
-    pattern = _COLUMN if len(right) == 1 else _ROW if len(left) == 1 else _MATRICES
+    pattern = _PRODUCTS[min(len(left), 2), min(len(right), 2)]
     match = Match(pattern, {}, op.where)
     for operand, layout in zip(pattern.operands, (left, right), strict=True):
         assert operand is not None
@@ -56,13 +62,13 @@ def _product(op: Operation, first: int) -> Value:
 
 
 def _biased_product(op: Operation) -> Value:
-    """addmm, baddbmm: a matrix product and a bias that broadcasts over it."""
+    """addmm, addmv, baddbmm: a matrix product and a bias that broadcasts over it."""
     result: Layout = _product(op, 1)
     return broadcast([result, op.tensor(0)], op.where)
 
 
 def _einsum(op: Operation) -> Value:
-    """The op's own notation is the rule; a repeated letter within one operand is pinned."""
+    """The op's own notation is the rule; what is summed within one operand alone is mixed."""
     equation = str(op.arg(0)).replace(" ", "")
     pattern = parse(_spaced(equation))
     operands = [op.values[node] for node in op.arg(1)]
@@ -70,9 +76,22 @@ def _einsum(op: Operation) -> Value:
     for operand, layout in zip(pattern.operands, operands, strict=True):
         assert operand is not None
         match.read(operand, layout)
+    for axis in _summed_alone(match, operands):
+        axis.mix()
     if len(operands) > 1:
         op.cost(*match.leading, *match.bound.values())
     return match.write(pattern.results[0], op.shape)
+
+
+def _summed_alone(match: Match, operands: Sequence[Layout]) -> list[Axis]:
+    """Axes that are not in the result and not in two operands: a unit of zero there would not be nothing."""
+    (result,) = match.pattern.results
+    stay = {letter for dim in result.dims for letter in dim.letters}
+    inside = [{x for axis in layout if axis is not None for x in leaves(axis)} for layout in operands]
+    gone = [axis for letter, axis in match.bound.items() if letter not in stay]
+    gone += [] if result.ellipsis else match.leading
+    parts = [x for axis in gone if axis is not None for x in leaves(axis)]
+    return [x for x in parts if sum(x in axes for axes in inside) < 2]
 
 
 def _spaced(equation: str) -> str:
@@ -88,5 +107,5 @@ def _spaced(equation: str) -> str:
 rule(aten.matmul.default, lambda op: _product(op, 0))
 rule(aten.mm.default, lambda op: _product(op, 0))
 rule(aten.bmm.default, lambda op: _product(op, 0))
-rule([aten.addmm.default, aten.baddbmm.default], _biased_product)
+rule([aten.addmm.default, aten.addmv.default, aten.baddbmm.default], _biased_product)
 rule(aten.einsum.default, _einsum)

@@ -10,10 +10,15 @@ import torch
 from graphc.axes.axis import Axis, product
 from graphc.axes.unify import divide
 from graphc.rules.operation import Operation, Value
-from graphc.rules.table import rule
+from graphc.rules.table import RULES, Notation, line, rule
 
 aten = torch.ops.aten
 ROLES = {"o": "filters", "g": "groups"}
+SMOOTH = {
+    1: ("upsample_linear1d",),
+    2: ("upsample_bilinear2d", "upsample_bicubic2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"),
+    3: ("upsample_trilinear3d",),
+}
 SPACE = {1: ("h",), 2: ("h", "w"), 3: ("d", "h", "w")}
 
 
@@ -21,38 +26,63 @@ def _brackets(letters: tuple[str, ...], prefix: str) -> str:
     return " ".join(f"[{prefix}{letter}]" for letter in letters)
 
 
+CORE: dict[tuple[int, bool], Notation] = {}
+"""Lines of ``aten.convolution`` by rank, and whether it is transposed."""
+
 for _rank, _letters in SPACE.items():
     _in, _kernel, _out = (_brackets(_letters, prefix) for prefix in ("", "k", "out_"))
     _macs = "... g o i " + " ".join(f"k{s} out_{s}" for s in _letters)
     _line = f"... (g i) {_in}, (g o) i {_kernel}, (g o) -> ... (g o) {_out}"
     _conv = getattr(aten, f"conv{_rank}d")
     rule([_conv.default, _conv.padding], _line, sizes={"g": 6}, roles=ROLES, macs=_macs)
+    CORE[_rank, False] = line(_line, sizes={"g": 8}, roles=ROLES, macs=_macs)
     _line = f"... (g i) {_in}, (g i) o {_kernel}, (g o) -> ... (g o) {_out}"
     _macs = "... g o i " + " ".join(f"k{s} {s}" for s in _letters)
     _transposed = getattr(aten, f"conv_transpose{_rank}d")
     _overload = getattr(_transposed, "default" if _rank == 1 else "input")
     rule(_overload, _line, sizes={"g": 6}, roles=ROLES, macs=_macs)
+    CORE[_rank, True] = line(_line, sizes={"g": 8}, roles=ROLES, macs=_macs)
     _pools = [getattr(aten, f"{kind}_pool{_rank}d").default for kind in ("avg", "max", "adaptive_avg")]
     rule(_pools, f"... {_in} -> ... {_out}")
+    rule(getattr(aten, f"adaptive_max_pool{_rank}d").default, f"... {_in} -> ... {_out}, ... {_out}")
+    for _name in (f"upsample_nearest{_rank}d", f"_upsample_nearest_exact{_rank}d", *SMOOTH[_rank]):
+        rule([getattr(aten, _name).vec, getattr(aten, _name).default], f"... {_in} -> ... {_out}")
 
-rule([aten.upsample_nearest1d.vec, aten.upsample_linear1d.vec], "... [h] -> ... [out_h]")
-rule(
-    [
-        aten.upsample_nearest2d.vec,
-        aten.upsample_bilinear2d.vec,
-        aten.upsample_bicubic2d.vec,
-        aten._upsample_bilinear2d_aa.vec,
-        aten._upsample_bicubic2d_aa.vec,
-        aten.upsample_nearest2d.default,
-        aten.upsample_bilinear2d.default,
-        aten.upsample_bicubic2d.default,
-    ],
-    "... [h] [w] -> ... [out_h] [out_w]",
-)
-rule(aten.grid_sampler.default, "n c [h] [w], n p q [two] -> n c p q")
-rule(
-    [aten.max_pool2d_with_indices.default, aten.adaptive_max_pool2d.default], "... [h] [w] -> ... [p] [q], ... [p] [q]"
-)
+rule(aten.max_pool2d_with_indices.default, "... [h] [w] -> ... [p] [q], ... [p] [q]")
+rule(aten.max_pool3d_with_indices.default, "... [d] [h] [w] -> ... [o] [p] [q], ... [o] [p] [q]")
+rule(aten._adaptive_avg_pool2d.default, RULES[aten.adaptive_avg_pool2d.default])
+rule(aten._adaptive_avg_pool3d.default, RULES[aten.adaptive_avg_pool3d.default])
+rule(aten.convolution.default, lambda op: CORE[len(op.tensor(1)) - 2, bool(op.arg(6))](op))
+
+
+def _affine_grid(op: Operation) -> Value:
+    """Positions: every dim but the batch is counted."""
+    theta = op.tensor(0)
+    for axis in theta[1:]:
+        if axis is not None:
+            axis.pin(f"an affine map at {op.where()}")
+    return (theta[0], *(op.fresh(size, "counts positions") for size in op.shape()[1:]))
+
+
+GRID = {
+    4: line("n c [h] [w], n p q [two] -> n c p q"),
+    5: line("n c [d] [h] [w], n o p q [three] -> n c o p q"),
+}
+rule(aten.grid_sampler.default, lambda op: GRID[len(op.tensor(0))](op))
+rule([aten.grid_sampler_2d.default, aten.grid_sampler_3d.default], RULES[aten.grid_sampler.default])
+rule(aten.affine_grid_generator.default, _affine_grid)
+
+
+def _columns(op: Operation) -> Value:
+    """im2col, col2im: the positions of a kernel go behind the channels."""
+    axes, sizes = op.tensor(0), op.shape()
+    moved = 2 if op.node.target is aten.im2col.default else 1
+    for axis in axes[len(axes) - moved :]:
+        if axis is not None:
+            axis.pin(f"windows taken at {op.where()}")
+    at = len(axes) - moved - 1
+    channels = _shuffled_channels(op, axes[at], sizes[at])
+    return (*axes[:at], channels, *(op.fresh(s, "windows") for s in sizes[at + 1 :]))
 
 
 def _shuffle(op: Operation) -> Value:
@@ -98,4 +128,5 @@ def _channel_shuffle(op: Operation) -> Value:
     return (axes[0], product([pair[1], pair[0]]), *axes[2:])
 
 
+rule([aten.im2col.default, aten.col2im.default], _columns)
 rule(aten.channel_shuffle.default, _channel_shuffle)

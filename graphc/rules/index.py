@@ -156,9 +156,8 @@ rule(aten.slice_scatter.default, _slice_scatter)
 rule(aten.select_scatter.default, _select_scatter)
 rule(aten.diagonal.default, _diagonal)
 rule([aten.tril.default, aten.triu.default], _triangle)
-rule(
-    [aten.arange.default, aten.arange.start, aten.arange.start_step, aten.linspace.default, aten.eye.default], _counting
-)
+rule([aten.arange.default, aten.arange.start, aten.arange.start_step, aten.randperm.default], _counting)
+rule([aten.linspace.default, aten.logspace.default, aten.eye.default, aten.tril_indices.default], _counting)
 rule([aten.full.default, aten.zeros.default, aten.ones.default, aten.empty.memory_format], _filled(0))
 rule([aten.new_zeros.default, aten.new_ones.default, aten.new_full.default, aten.new_empty.default], _filled(1))
 rule([aten.rand.default, aten.randn.default], _filled(0))

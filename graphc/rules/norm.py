@@ -6,7 +6,7 @@ from collections import deque
 
 import torch
 
-from graphc.axes.axis import Layout, factors
+from graphc.axes.axis import Axis, Layout, factors, leaf, product
 from graphc.axes.unify import take, unify
 from graphc.rules.operation import Operation, Value
 from graphc.rules.table import Flow, rule
@@ -41,8 +41,9 @@ def _batch_norm(op: Operation) -> Value:
 
 
 def _instance_norm(op: Operation) -> Value:
-    """Each channel by itself, over its positions."""
-    _mix(op.tensor(0)[2:])
+    """Each channel by itself, over its positions unless it has statistics."""
+    if op.arg(5):
+        _mix(op.tensor(0)[2:])
     return _per_channel(op)
 
 
@@ -62,11 +63,19 @@ def _mix(axes: Layout) -> None:
 
 
 def _group_norm(op: Operation) -> Value:
-    """A group is normalised by itself, so groups are exact and the units within are mixed."""
+    return _in_groups(op, 1, (2, 3))[0]
+
+
+def _in_groups(op: Operation, count: int, weights: tuple[int, ...]) -> tuple[Layout, Axis | None]:
+    """A group is normalised by itself, so groups are exact and the units within are mixed.
+
+    Returns the layout and the groups, whose number is argument ``count``.
+    """
     axes = op.tensor(0)
     channels = axes[1]
-    groups = op.number(op.arg(1))
-    for index in (2, 3):
+    groups = op.number(op.arg(count))
+    known = op.fresh(groups, "groups without a boundary")
+    for index in weights:
         own = op.layout(index)
         if own:
             unify(channels, own[0], op.where)
@@ -75,11 +84,33 @@ def _group_norm(op: Operation) -> Value:
         if parts is None:
             channels.pin(f"no common boundary with the groups of {op.where()}")
         else:
-            op.state((1,), parts[0])
+            known = parts[0]
+            op.state((count,), known)
             if parts[1] is not None:
                 parts[1].mix()
     _mix(axes[2:])
-    return axes
+    return axes, known
+
+
+def _native_group_norm(op: Operation) -> Value:
+    """Batch, channels and positions are arguments too; mean and deviation of each group are results."""
+    axes, groups = _in_groups(op, 6, (1, 2))
+    for index, axis in ((3, axes[0]), (4, axes[1]), (5, product(axes[2:]))):
+        op.state((index,), axis)
+    return axes, (axes[0], groups), (axes[0], groups)
+
+
+def _native_layer_norm(op: Operation) -> Value:
+    axes = _over_last((2, 3))(op)
+    rank = len(op.arg(1))
+    alone = (*axes[:-rank], *[None] * rank)
+    return axes, alone, alone
+
+
+def _native_batch_norm(op: Operation) -> Value:
+    """On stored statistics; those of the batch are results without entries."""
+    nothing = (leaf(0, "there are no statistics of the batch"),)
+    return _per_channel(op), nothing, nothing
 
 
 def _softmax(op: Operation) -> Value:
@@ -95,4 +126,8 @@ rule(aten.instance_norm.default, _instance_norm)
 rule(aten.layer_norm.default, _over_last((2, 3)))
 rule(aten.rms_norm.default, _over_last((2,)))
 rule(aten.group_norm.default, _group_norm)
-rule([aten.softmax.int, aten._softmax.default, aten.log_softmax.int, aten._log_softmax.default], _softmax)
+rule(aten.native_group_norm.default, _native_group_norm)
+rule(aten.native_layer_norm.default, _native_layer_norm)
+rule(aten._native_batch_norm_legit_no_training.default, _native_batch_norm)
+rule([aten.softmax.int, aten._softmax.default, aten._safe_softmax.default], _softmax)
+rule([aten.log_softmax.int, aten._log_softmax.default], _softmax)

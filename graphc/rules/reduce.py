@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from graphc.axes.axis import Axis, Layout
+from graphc.axes.notation import broadcast
 from graphc.rules.operation import Operation, Value
 from graphc.rules.table import Flow, rule
 
@@ -35,7 +36,7 @@ def _reduction(dim_index: int = 1, keep_index: int | str = 2) -> Flow:
 
 
 def _two_results(op: Operation) -> Value:
-    """min.dim, max.dim, var_mean ...: the same layout twice, positions pinned."""
+    """min.dim, max.dim, ...: the same layout twice, positions pinned."""
     axes = op.tensor(0)
     dims = op.numbers(1)
     for axis in _over(axes, dims):
@@ -59,6 +60,39 @@ def _positions(op: Operation) -> Value:
     return _reduced(axes, dims, bool(op.arg(2, False)))
 
 
+def _twice(flow: Flow) -> Flow:
+    """Two results of the same layout."""
+
+    def both(op: Operation) -> Value:
+        layout = flow(op)
+        return layout, layout
+
+    return both
+
+
+def _kth(op: Operation) -> Value:
+    """kthvalue: a value and where it stands."""
+    axes = op.tensor(0)
+    dims = [op.number(op.arg(2, -1))]
+    for axis in _over(axes, dims):
+        axis.pin(f"ordered by value at {op.where()}")
+    layout = _reduced(axes, dims, bool(op.arg(3, False)))
+    return layout, layout
+
+
+def _compared(dim_index: int | None, default: int, keep_index: int) -> Flow:
+    """Two tensors compared along a dim."""
+
+    def flow(op: Operation) -> Value:
+        axes = broadcast([op.tensor(0), op.tensor(1)], op.where)
+        dims = [default if dim_index is None else op.number(op.arg(dim_index, default))]
+        for axis in _over(axes, dims):
+            axis.mix()
+        return _reduced(axes, dims, bool(op.arg(keep_index, False)))
+
+    return flow
+
+
 def _scan(op: Operation) -> Value:
     axes = op.tensor(0)
     for axis in _over(axes, [op.number(op.arg(1))]):
@@ -66,26 +100,37 @@ def _scan(op: Operation) -> Value:
     return axes
 
 
-def _sorted(op: Operation) -> Value:
-    """sort, topk: values and indices; the dim is ordered by value."""
-    topk = op.node.target is aten.topk.default
+def _sorted(dim_index: int | str) -> Flow:
+    """sort, argsort: the dim is ordered by value."""
+
+    def flow(op: Operation) -> Value:
+        axes = op.tensor(0)
+        for axis in _over(axes, [op.number(op.arg(dim_index, -1))]):
+            axis.pin(f"ordered by value at {op.where()}")
+        return axes
+
+    return flow
+
+
+def _topk(op: Operation) -> Value:
     axes = list(op.tensor(0))
-    dim = op.number(op.arg(2 if topk else 1, -1))
-    axis = axes[dim]
-    if axis is not None:
+    dim = op.number(op.arg(2, -1))
+    for axis in _over(tuple(axes), [dim]):
         axis.pin(f"ordered by value at {op.where()}")
-    if topk:
-        axes[dim] = op.fresh(op.number(op.arg(1)), "ordered by value")
-    return tuple(axes), tuple(axes)
+    axes[dim] = op.fresh(op.number(op.arg(1)), "ordered by value")
+    return tuple(axes)
 
 
 rule([aten.mean.dim, aten.sum.dim_IntList, aten.nansum.default, aten.amax.default, aten.amin.default], _reduction())
 rule(
     [aten.logsumexp.default, aten.all.dim, aten.any.dim, aten.all.dims, aten.any.dims, aten.prod.dim_int], _reduction()
 )
+rule([aten.count_nonzero.default, aten.count_nonzero.dim_IntList, aten.nanmean.default], _reduction())
 rule([aten.var.dim, aten.std.dim], _reduction(1, 3))
+rule([aten.var_mean.dim, aten.std_mean.dim], _twice(_reduction(1, 3)))
+rule([aten.var_mean.correction, aten.std_mean.correction], _twice(_reduction(1, "keepdim")))
 rule([aten.var.correction, aten.std.correction], _reduction(1, "keepdim"))
-rule([aten.linalg_vector_norm.default, aten.norm.ScalarOpt_dim], _reduction(2, 3))
+rule([aten.linalg_vector_norm.default, aten.linalg_norm.default, aten.norm.ScalarOpt_dim], _reduction(2, 3))
 rule([aten.mean.default, aten.sum.default], _all)
 rule(
     [aten.max.default, aten.min.default, aten.all.default, aten.any.default, aten.prod.default, aten.std.default], _all
@@ -93,5 +138,12 @@ rule(
 rule([aten.max.dim, aten.min.dim, aten.median.dim, aten.mode.default], _two_results)
 rule([aten.argmax.default, aten.argmin.default], _positions)
 rule([aten.cumsum.default, aten.cumprod.default, aten.logcumsumexp.default], _scan)
-rule([aten.sort.default, aten.topk.default], _sorted)
-rule(aten.argsort.default, lambda op: _sorted(op)[0])
+rule([aten.cummax.default, aten.cummin.default], _twice(_scan))
+rule(aten.sort.default, _twice(_sorted(1)))
+rule(aten.sort.stable, _twice(_sorted("dim")))
+rule(aten.argsort.default, _sorted(1))
+rule(aten.argsort.stable, _sorted("dim"))
+rule(aten.topk.default, _twice(_topk))
+rule(aten.kthvalue.default, _kth)
+rule(aten.cosine_similarity.default, _compared(2, 1, 4))
+rule(aten.pairwise_distance.default, _compared(None, -1, 4))

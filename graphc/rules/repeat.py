@@ -112,14 +112,12 @@ def _pad(op: Operation) -> Value:
 
 def _diff(op: Operation) -> Value:
     """Differences of neighbours."""
-    axes = list(op.tensor(0))
-    dim = positive(op.arg(2, -1), len(axes))
-    for index in (0, 3, 4):
-        layout = op.layout(index)
-        if layout is not None and (axis := layout[dim]) is not None:
+    dim = positive(op.arg(2, -1), len(op.tensor(0)))
+    for layout in op.inputs():
+        if (axis := layout[dim]) is not None:
             axis.pin(f"neighbours meet at {op.where()}")
-    axes[dim] = op.fresh(op.shape()[dim], "neighbours meet")
-    return tuple(axes)
+    rest = broadcast([(*axes[:dim], None, *axes[dim + 1 :]) for axes in op.inputs()], op.where)
+    return (*rest[:dim], op.fresh(op.shape()[dim], "neighbours meet"), *rest[dim + 1 :])
 
 
 def _unfold(op: Operation) -> Value:
@@ -133,7 +131,7 @@ def _unfold(op: Operation) -> Value:
     return (*axes, op.fresh(sizes[-1], "a window"))
 
 
-rule(aten.expand.default, _expand)
+rule([aten.expand.default, aten.broadcast_to.default], _expand)
 rule(aten.expand_as.default, _expand_as)
 rule(aten.repeat.default, _repeat)
 rule(aten.tile.default, _tile)
@@ -141,7 +139,11 @@ rule(aten.repeat_interleave.self_int, _repeat_interleave)
 rule(aten.roll.default, _whole(2))
 rule(aten.flip.default, _whole(1))
 rule(
-    [aten.pad.default, aten.constant_pad_nd.default, aten.reflection_pad2d.default, aten.replication_pad2d.default],
+    [
+        aten.pad.default,
+        aten.constant_pad_nd.default,
+        *(getattr(aten, f"{kind}_pad{rank}d").default for kind in ("reflection", "replication") for rank in (1, 2, 3)),
+    ],
     _pad,
 )
 rule(aten.unfold.default, _unfold)

@@ -55,6 +55,10 @@ def _flatten(op: Operation) -> Value:
     return (*axes[:start], product(axes[start : end + 1]), *axes[end + 1 :])
 
 
+def _ravel(op: Operation) -> Value:
+    return (product(op.tensor(0)),)
+
+
 def _unflatten(op: Operation) -> Value:
     axes = op.tensor(0)
     dim = positive(op.arg(1), len(axes))
@@ -109,11 +113,14 @@ def _squeeze(op: Operation) -> Value:
 rule([aten.view.default, aten.reshape.default, aten._unsafe_view.default], _view)
 rule([aten.view_as.default, aten.reshape_as.default], _view_as)
 rule(aten.flatten.using_ints, _flatten)
+rule(aten.ravel.default, _ravel)
 rule(aten.unflatten.int, _unflatten)
 rule([aten.transpose.int, aten.swapaxes.default, aten.swapdims.default], _transpose)
 rule([aten.t.default, aten.numpy_T.default], _t)
-rule(aten.mT.default, "... a b -> ... b a")
+rule(aten.view_as_complex.default, "... [part] -> ...")
+rule(aten.view_as_real.default, "... -> ... [part]")
+rule([aten.mT.default, aten.mH.default, aten.adjoint.default], "... a b -> ... b a")
 rule(aten.permute.default, _permute)
-rule([aten.movedim.int, aten.movedim.intlist], _movedim)
+rule([aten.movedim.int, aten.movedim.intlist, aten.moveaxis.int, aten.moveaxis.intlist], _movedim)
 rule(aten.unsqueeze.default, _unsqueeze)
 rule([aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims], _squeeze)

@@ -64,6 +64,14 @@ class Notation:
         return axes
 
 
+def line(
+    text: str, *, sizes: Mapping[str, int] | None = None, roles: Mapping[str, str] | None = None, macs: str = ""
+) -> Notation:
+    """A line of notation as a flow; the arguments are those of ``rule``."""
+    monomials = tuple(tuple(part.split()) for part in macs.split("+") if part.strip())
+    return Notation(parse(text), dict(sizes or {}), dict(roles or {}), monomials)
+
+
 RULES: dict[Any, Flow] = {}
 
 
@@ -88,12 +96,7 @@ def rule(
     Raises:
         GraphError: the notation cannot be read, or the op has a rule already.
     """
-    flow: Flow
-    if isinstance(notation, str):
-        monomials = tuple(tuple(part.split()) for part in macs.split("+") if part.strip())
-        flow = Notation(parse(notation), dict(sizes or {}), dict(roles or {}), monomials)
-    else:
-        flow = notation
+    flow = line(notation, sizes=sizes, roles=roles, macs=macs) if isinstance(notation, str) else notation
     for op in ops if isinstance(ops, Sequence) else [ops]:
         if op in RULES:
             raise GraphError(f"cannot add a rule for {op}", why="it has one already")

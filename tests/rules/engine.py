@@ -12,6 +12,7 @@ from torch.fx.node import map_arg
 
 from graphc.axes.axis import Axis, Layout, leaf, leaves, measure, positions
 from graphc.rules import RULES, Operation
+from graphc.rules.table import Flow
 
 Kept = Mapping[Axis, Sequence[int]]
 
@@ -22,9 +23,10 @@ class T:
 
     shape: tuple[int, ...]
     low: float | None = None
+    dtype: torch.dtype = torch.float64
 
     def make(self, generator: torch.Generator) -> torch.Tensor:
-        value = torch.randn(self.shape, generator=generator, dtype=torch.float64)
+        value = torch.randn(self.shape, generator=generator, dtype=self.dtype)
         return value if self.low is None else value.abs() + self.low
 
 
@@ -53,7 +55,7 @@ class B:
 class Trial:
     """One op on one sample, with the claims of its rule."""
 
-    def __init__(self, op: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    def __init__(self, op: Any, args: Sequence[Any], kwargs: Mapping[str, Any], rule: Flow | None = None) -> None:
         self.op = op
         generator = torch.Generator().manual_seed(0)
         graph = Graph()
@@ -75,7 +77,7 @@ class Trial:
         self.node.meta["val"] = self.result
         self.operation = Operation(values)
         self.operation.node = self.node
-        self.claim = RULES[op](self.operation)
+        self.claim = (rule or RULES[op])(self.operation)
         self.values = values
 
     def run(self, tensors: Mapping[Node, torch.Tensor], args: Any) -> Any:
@@ -90,22 +92,48 @@ class Trial:
         return [axis for axis in dict.fromkeys(found) if axis.size > 1]
 
     def observe(self, axis: Axis) -> str:
-        """``exact``, ``contracted`` (exact if what goes is zero), ``mixed``, or ``breaks``."""
+        """What happens when an axis is cut.
+
+        ``exact``: the op makes what is left of the result. ``contracted``: it makes what it made with
+        zeros in the place of what goes, in any one of at least two operands: so zero weights are enough,
+        whatever they meet. ``mixed``: it runs, and the rest changes. ``breaks``: it fails, or the shape is
+        not what the rule says.
+        """
         kept = {axis: _some(axis.size)}
-        small = {node: _take(value, self.values[node], kept) for node, value in self.tensors.items()}
         try:
-            found = _flat(self.run(small, self.restated(kept)))
-            wanted = [_take(r, lay, kept) for r, lay in zip(_flat(self.result), _layouts(self.claim), strict=True)]
+            found = self._cut(kept)
+            wanted = self._left(self.result, kept)
         except (RuntimeError, IndexError, ValueError):
             return "breaks"
         if len(found) != len(wanted) or any(a.shape != b.shape for a, b in zip(found, wanted, strict=True)):
             return "breaks"
         if _equal(found, wanted):
             return "exact"
-        zeroed = {node: _zero(value, self.values[node], kept) for node, value in self.tensors.items()}
-        masked = _flat(self.run(zeroed, self.node.args))
-        wanted = [_take(r, lay, kept) for r, lay in zip(masked, _layouts(self.claim), strict=True)]
-        return "contracted" if _equal(found, wanted) else "mixed"
+        having = [n for n, value in self.tensors.items() if _zero(value, self.values[n], kept) is not value]
+        alone = all(_equal(found, self._masked(kept, [node])) for node in having)
+        return "contracted" if len(having) > 1 and alone else "mixed"
+
+    def exact_together(self, axes: Sequence[Axis]) -> bool:
+        """Does the op make what it made with zeros in the place of what goes, when several axes are cut?"""
+        kept = {axis: _some(axis.size) for axis in axes}
+        found, wanted = self._cut(kept), self._masked(kept, list(self.tensors))
+        return [a.shape for a in found] == [b.shape for b in wanted] and _equal(found, wanted)
+
+    def shapes_fit(self) -> bool:
+        """Has every result the sizes of its layout?"""
+        layouts = [tuple(1 if axis is None else axis.size for axis in layout) for layout in _layouts(self.claim)]
+        return layouts == [tuple(value.shape) for value in _flat(self.result)]
+
+    def _cut(self, kept: Kept) -> list[torch.Tensor]:
+        small = {node: _take(value, self.values[node], kept) for node, value in self.tensors.items()}
+        return _flat(self.run(small, self.restated(kept)))
+
+    def _left(self, result: Any, kept: Kept) -> list[torch.Tensor]:
+        return [_take(value, lay, kept) for value, lay in zip(_flat(result), _layouts(self.claim), strict=True)]
+
+    def _masked(self, kept: Kept, nodes: Sequence[Node]) -> list[torch.Tensor]:
+        zeroed = {node: _zero(self.tensors[node], self.values[node], kept) for node in nodes}
+        return self._left(self.run({**self.tensors, **zeroed}, self.node.args), kept)
 
     def restated(self, kept: Kept) -> Any:
         """The op's arguments with the sizes that the rule said they repeat."""

@@ -13,17 +13,21 @@ X = T((3, 1, 5))
 POSITIVE = T((3, 1, 5), low=0.1)
 ROW = T((4, 5))
 
-INTEGER = {"bitwise_not", "bitwise_and", "bitwise_or", "__and__", "__or__"}
+INTEGER = {"bitwise_not", "bitwise_and", "bitwise_or", "bitwise_xor", "__and__", "__or__", "__xor__"}
 """Ops on integers."""
 
 FOLLOWING: dict[str, list[Any]] = {
+    "alpha_dropout": [0.5, False],
     "clamp": [-0.5, 0.5],
+    "clip": [-0.5, 0.5],
     "clamp_max": [0.5],
     "clamp_min": [-0.5],
     "dropout": [0.5, False],
+    "feature_alpha_dropout": [0.5, False],
     "feature_dropout": [0.5, False],
     "full_like": [2.0],
     "threshold": [0.1, 0.0],
+    "round.decimals": [],
     "to.device": [torch.device("cpu"), torch.float32],
     "to.dtype": [torch.float32],
     "_to_copy.default": [],
@@ -39,6 +43,7 @@ THREE: dict[str, list[Any]] = {
     "addcdiv.default": [X, ROW, T((4, 1), low=0.5)],
     "addcmul.default": [X, ROW, T((4, 1))],
     "clamp.Tensor": [X, ROW, T((4, 1), low=3)],
+    "clip.Tensor": [X, ROW, T((4, 1), low=3)],
     "lerp.Tensor": [X, ROW, T((4, 1))],
     "lerp.Scalar": [X, ROW, 0.3],
     "masked_fill.Scalar": [T((3, 4, 5)), B((4, 5)), 2.0],
@@ -50,6 +55,9 @@ THREE: dict[str, list[Any]] = {
     "copy.default": [T((3, 4, 5)), ROW],
     "div.Tensor_mode": [X, T((4, 5), low=0.3)],
     "div.Scalar_mode": [X, 2.0],
+    "divide.Tensor_mode": [X, T((4, 5), low=0.3)],
+    "xlogy.Scalar_Other": [X, 2.0],
+    "xlogy.Scalar_Self": [2.0, POSITIVE],
     "pow.Scalar": [2.0, X],
     "pow.Tensor_Scalar": [X, 2.0],
     "pow.Tensor_Tensor": [POSITIVE, ROW],
@@ -58,6 +66,8 @@ THREE: dict[str, list[Any]] = {
 
 KWARGS: dict[str, dict[str, Any]] = {
     "div.Tensor_mode": {"rounding_mode": "floor"},
+    "divide.Tensor_mode": {"rounding_mode": "trunc"},
+    "round.decimals": {"decimals": 1},
     "div.Scalar_mode": {"rounding_mode": "floor"},
     "to.dtype_layout": {"dtype": torch.float32},
     "_to_copy.default": {"dtype": torch.float32},
@@ -75,6 +85,7 @@ def samples() -> dict[str, list[tuple[list[Any], dict[str, Any]]]]:
     for name in BROADCAST:
         found[name] = [(THREE.get(name) or two(name), KWARGS.get(name, {}))]
     found["prelu.default"] = [([T((3, 4, 5)), T((4,))], {}), ([T((3, 4)), T((1,))], {})]
+    found["native_dropout.default"] = [([X, 0.5, False], {})]
     return found
 
 
