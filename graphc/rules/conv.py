@@ -56,8 +56,9 @@ rule(aten.convolution.default, lambda op: CORE[len(op.tensor(1)) - 2, bool(op.ar
 
 
 def _affine_grid(op: Operation) -> Value:
-    """Positions: every dim but the batch is counted."""
+    """Positions: every dim but the batch, whose size is an argument too, is counted."""
     theta = op.tensor(0)
+    op.state((1, 0), theta[0])
     for axis in theta[1:]:
         if axis is not None:
             axis.pin(f"an affine map at {op.where()}")

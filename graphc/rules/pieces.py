@@ -107,15 +107,14 @@ def _slice(op: Operation) -> Value:
 
 
 def _narrow(op: Operation) -> Value:
-    """A slice that is given by its start and its length."""
+    """A slice that is given by its start and its length; counted from the end it selects by position."""
     axes = op.tensor(0)
     dim = positive(op.arg(1), len(axes))
     axis, start, length = axes[dim], op.arg(2), op.arg(3)
-    if axis is None or isinstance(start, Node) or isinstance(length, Node) or length == 0:
+    if axis is None or isinstance(start, Node) or isinstance(length, Node) or start < 0 or length == 0:
         if axis is not None:
             axis.pin(f"narrowed by position at {op.where()}")
         return (*axes[:dim], op.fresh(op.shape()[dim], "narrowed by position"), *axes[dim + 1 :])
-    start = positive(start, axis.size)
     parts = cut_at(op, axis, [size for size in (start, length, axis.size - start - length) if size])
     if start:
         op.state((2,), parts[0] or leaf(1))

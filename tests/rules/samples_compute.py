@@ -15,8 +15,16 @@ def plain(*args: Any) -> Sample:
 
 
 CONTRACT: dict[str, list[Sample]] = {
-    "linear.default": [plain(T((2, 3, 5)), T((7, 5)), T((7,))), plain(T((3, 5)), T((7, 5))), plain(T((2, 1)), T((7, 1)), T((7,)))],
-    "addmm.default": [plain(T((7,)), T((3, 5)), T((5, 7))), plain(T((3, 7)), T((3, 5)), T((5, 7))), plain(T(()), T((3, 5)), T((5, 7)))],
+    "linear.default": [
+        plain(T((2, 3, 5)), T((7, 5)), T((7,))),
+        plain(T((3, 5)), T((7, 5))),
+        plain(T((2, 1)), T((7, 1)), T((7,))),
+    ],
+    "addmm.default": [
+        plain(T((7,)), T((3, 5)), T((5, 7))),
+        plain(T((3, 7)), T((3, 5)), T((5, 7))),
+        plain(T(()), T((3, 5)), T((5, 7))),
+    ],
     "addmv.default": [plain(T((3,)), T((3, 5)), T((5,)))],
     "outer.default": [plain(T((3,)), T((5,)))],
     "dot.default": [plain(T((5,)), T((5,)))],

@@ -70,7 +70,11 @@ PIECES: dict[str, list[Sample]] = {
     "glu.default": [plain(T((4, 10, 3)), 1), plain(T((4, 6)))],
     "narrow.default": [plain(T((4, 9)), 1, 2, 4), plain(T((4, 9)), -1, 0, 9), plain(T((4, 9)), 1, -3, 3)],
     "stack.default": [plain([T((4, 3)), T((4, 3))], 1)],
-    "split_with_sizes.default": [plain(T((4, 9)), [2, 3, 4], 1), plain(T((4, 3)), [1, 2], -1), plain(T((1, 3)), [0, 1])],
+    "split_with_sizes.default": [
+        plain(T((4, 9)), [2, 3, 4], 1),
+        plain(T((4, 3)), [1, 2], -1),
+        plain(T((1, 3)), [0, 1]),
+    ],
     "split.sizes": [plain(T((4, 9)), [2, 7], 1)],
     "slice.Tensor": [
         plain(T((4, 9)), 1, 2, 6),
