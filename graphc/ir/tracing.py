@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,14 +19,17 @@ def trace(
     Args:
         shapes: ``dynamic_shapes`` by input, with names in place of Dim objects.
 
+    torch.export has two ways of treating facts about sizes (as guards, as assertions at run time),
+    and a dim may have a name, which it then has to prove to be one size wherever the name stands.
+    Where that proof is beyond it, dims are only said to vary.
+
     Raises:
-        Exception: whatever torch.export and the module raise; of its two ways of treating facts
-            about sizes (as guards, as assertions at run time) the error of the first.
+        Exception: whatever torch.export and the module raise on the first way.
     """
-    dynamic = _with_dims(shapes, {})
     first: Exception | None = None
+    named, varying = _with_dims(shapes, cache(Dim)), _with_dims(shapes, lambda _: Dim.DYNAMIC)
     with torch.no_grad(), symbolic_config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined] # made at import
-        for deferred in (False, True):
+        for dynamic, deferred in ((named, False), (named, True), (varying, False)):
             try:
                 return torch.export.export(
                     module,
@@ -35,18 +39,18 @@ def trace(
                     strict=False,
                     prefer_deferred_runtime_asserts_over_guards=deferred,
                 )
-            except Exception as error:  # noqa: BLE001 - raised below if the other way fails too
+            except Exception as error:  # noqa: BLE001 - raised below if the other ways fail too
                 first = first or error
     assert first is not None
     raise first
 
 
-def _with_dims(shapes: Any, dims: dict[str, Any]) -> Any:
-    """Names of dynamic dims replaced by one Dim object each."""
+def _with_dims(shapes: Any, dim: Callable[[str], Any]) -> Any:
+    """Names of dynamic dims replaced by what stands for them."""
     if isinstance(shapes, str):
-        return dims.setdefault(shapes, Dim(shapes))
+        return dim(shapes)
     if isinstance(shapes, Mapping):
-        return {key: _with_dims(value, dims) for key, value in shapes.items()}
+        return {key: _with_dims(value, dim) for key, value in shapes.items()}
     if isinstance(shapes, (list, tuple)):
-        return type(shapes)(_with_dims(value, dims) for value in shapes)
+        return type(shapes)(_with_dims(value, dim) for value in shapes)
     return shapes

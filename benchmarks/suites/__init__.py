@@ -1,0 +1,1 @@
+"""The architectures of the coverage benchmark, one file a library; each has ``cases()``."""
