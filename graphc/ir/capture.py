@@ -19,6 +19,7 @@ from graphc.errors import CaptureError, nearest
 from graphc.ir.canonical import canonicalize
 from graphc.ir.edit import STATISTICS, TRAINING_FLAG
 from graphc.ir.graph import assemble, attribute, copy_graph, source_line
+from graphc.ir.inline import inline_regions
 from graphc.ir.program import Program
 from graphc.ir.specs import describe_contract, names_of_symbols
 from graphc.ir.text import operator_name
@@ -220,6 +221,7 @@ def _from_exported(
     module = exported.module(check_guards=False)
     assert isinstance(module, GraphModule)
     graph = copy_graph(module.graph)
+    inline_regions(graph, module)
     names = _state_names(exported, model)
     canonicalize(graph, names)
     _check_statistics(graph)
