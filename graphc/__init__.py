@@ -7,6 +7,7 @@ from graphc.emitters.module import to_module
 from graphc.errors import GraphError
 from graphc.ir.capture import capture
 from graphc.ir.edit import fold_constants, redirect, set_training
+from graphc.ir.parts import capture_part, find_parts, put_parts
 from graphc.ir.program import Program
 from graphc.ir.verify import verify
 from graphc.measure import benchmark, compare, cost
@@ -24,15 +25,18 @@ __all__ = [
     "Program",
     "benchmark",
     "capture",
+    "capture_part",
     "compare",
     "compile",
     "cost",
     "emit",
     "explain",
     "find_axes",
+    "find_parts",
     "fold_constants",
     "load",
     "mask",
+    "put_parts",
     "redirect",
     "register_emitter",
     "rule",

@@ -7,7 +7,6 @@ import inspect
 import keyword
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,15 +16,20 @@ from torch.utils import _pytree as pytree
 
 from graphc.errors import CaptureError, nearest
 from graphc.ir.canonical import canonicalize
+from graphc.ir.dependence import Dependence, user_line
 from graphc.ir.edit import STATISTICS, TRAINING_FLAG
 from graphc.ir.graph import assemble, attribute, copy_graph, source_line
 from graphc.ir.inline import inline_regions
 from graphc.ir.program import Program
-from graphc.ir.specs import describe_contract, names_of_symbols
+from graphc.ir.specs import describe_contract, is_dims, names_of_symbols
 from graphc.ir.text import operator_name
 from graphc.ir.tracing import trace
 
-Dynamic = Mapping[str, Mapping[int, str]]
+Dynamic = Mapping[str, Any]
+"""For each input, names by dim; an input of several tensors may have them for each, in its own structure."""
+
+LONGEST = 300
+"""Characters of a foreign error that are quoted; torch's expressions of sizes can fill pages."""
 
 
 def capture(
@@ -46,8 +50,9 @@ def capture(
             model's own (a batch of 4, not of 1 or 2), or torch.export may take them for constants.
         kwargs: example inputs by name.
         dynamic: for each input, which dims may vary and their names: ``{"x": {0: "batch"}}``; the
-            same name is the same size. None makes dim 0 of all inputs that agree on it dynamic,
-            as ``batch``, if it is at least 2; ``{}`` captures fixed sizes.
+            same name is the same size. An input that is a list or dict of tensors may have them
+            for each: ``{"levels": [{2: "rows"}, {2: "half"}]}``. None makes dim 0 of all inputs
+            that agree on it dynamic, as ``batch``, if it is at least 2; ``{}`` captures fixed sizes.
 
     Raises:
         CaptureError: the inputs do not fit, a name is not an input, or torch.export refuses the
@@ -57,19 +62,18 @@ def capture(
     if isinstance(model, ExportedProgram):
         return _from_exported(model, None)
     args, kwargs = tuple(args), dict(kwargs or {})
-    bound = _bind(model, args, kwargs)
+    bound = bind(model, args, kwargs)
     chosen = _default_dynamic(bound) if dynamic is None else dynamic
     for name in chosen:
         if name not in bound:
             raise CaptureError(f"no input is called {name!r}", where="dynamic", hint=nearest(name, bound))
-        _check_dims(name, bound[name], chosen[name])
-    shapes = _dynamic_shapes(bound, chosen)
+    shapes = {name: _dims_of_tensors(name, value, chosen.get(name, {})) for name, value in bound.items()}
     with evaluating(model):
         exported = _export(model, args, kwargs, shapes)
     return _from_exported(exported, model, args, kwargs, shapes)
 
 
-def _bind(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def bind(model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Example inputs by the names of the model's forward."""
     try:
         bound = inspect.signature(model.forward).bind(*args, **kwargs)
@@ -100,16 +104,31 @@ def _check_names(names: Iterable[str]) -> None:
             )
 
 
-def _check_dims(name: str, value: Any, dims: Mapping[int, str]) -> None:
-    ranks = [v.dim() for v in pytree.tree_leaves(value) if isinstance(v, torch.Tensor)]
+def _dims_of_tensors(name: str, value: Any, dims: Any) -> Any:
+    """torch.export's ``dynamic_shapes`` for one input, with names in place of Dim objects."""
+    where = f"dynamic, input {name!r}"
+
+    def spread(dims: Mapping[int, str] | None, part: Any) -> Any:
+        return pytree.tree_map(lambda leaf: _dims_of_tensor(leaf, dims or {}, where), part)
+
+    try:
+        return pytree.tree_map(spread, dims, value, is_leaf=is_dims)
+    except ValueError as error:
+        hint = "give dims once for all tensors of the input, or for each in the input's own structure"
+        raise CaptureError("the dims do not fit the input", where=where, why=str(error), hint=hint) from error
+
+
+def _dims_of_tensor(value: Any, dims: Mapping[int, str], where: str) -> dict[int, str] | None:
+    if not isinstance(value, torch.Tensor):
+        return None
     for dim, word in dims.items():
-        where = f"dynamic, input {name!r}"
-        if not all(0 <= dim < rank for rank in ranks):
-            why = f"it has {' and '.join(map(str, sorted(set(ranks))))} dims"
+        if not 0 <= dim < value.dim():
+            why = f"it has {value.dim()} dims"
             raise CaptureError(f"the input has no dim {dim}", where=where, why=why, hint="count dims from 0")
         if not word.isidentifier():
             hint = "use letters, digits and underscores"
             raise CaptureError(f"{word!r} cannot be the name of a dim", where=where, hint=hint)
+    return dict(dims)
 
 
 def _default_dynamic(bound: Mapping[str, Any]) -> Dynamic:
@@ -123,15 +142,6 @@ def _first_dims(value: Any) -> list[int]:
     """The size of dim 0 of each tensor in an input; 0 for a tensor without dims."""
     tensors = [v for v in pytree.tree_leaves(value) if isinstance(v, torch.Tensor)]
     return [int(v.shape[0]) if v.dim() else 0 for v in tensors]
-
-
-def _dynamic_shapes(bound: Mapping[str, Any], chosen: Dynamic) -> dict[str, Any]:
-    """torch.export's ``dynamic_shapes`` with names in place of Dim objects."""
-
-    def specs(value: Any, dims: Mapping[int, str]) -> Any:
-        return pytree.tree_map(lambda leaf: dict(dims) if isinstance(leaf, torch.Tensor) else None, value)
-
-    return {name: specs(value, chosen.get(name, {})) for name, value in bound.items()}
 
 
 @contextlib.contextmanager
@@ -165,43 +175,55 @@ def _export(
 
 def _explain(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception) -> CaptureError:
     """Inputs that do not fit, or a line that torch.export cannot trace."""
-    try:
-        model(*args, **kwargs)
-    except Exception as own:  # noqa: BLE001 - the model's own failure is what we report
-        return CaptureError(
-            "the example inputs do not fit the model",
-            where=_user_line(own),
-            why=f"{type(own).__name__}: {_first_line(own)}",
-            hint="check the shapes and dtypes of the example inputs",
-        )
+    seen = dependence(model, args, kwargs)
+    what, where = "torch.export cannot trace the model", user_line(traceback.extract_tb(error.__traceback__))
+    why = f"{type(error).__name__}: {first_line(error)}"
     if "Constraints violated" in str(error) or "specialized" in str(error):
         hint = "use example sizes that differ from the model's own, or leave that dim out of `dynamic`"
     else:
-        hint = (
-            "control flow or sizes that depend on values cannot be traced: compute them from shapes, "
-            "or capture the submodule that has none (detectors: the backbone)"
-        )
-    return CaptureError(
-        "torch.export cannot trace the model",
-        where=_user_line(error),
-        why=f"{type(error).__name__}: {_first_line(error)}",
-        hint=hint,
+        hint = "control flow or sizes that depend on values cannot be traced: compute them from shapes"
+        if seen.reasons:
+            why = f"sizes or branches depend on values, as a detector's number of boxes does: {seen.reasons['']}; {why}"
+            hint = _way_out(seen.traceable(model)) or hint
+    return CaptureError(what, where=where or "inside torch.export", why=why, hint=hint)
+
+
+def _way_out(parts: Sequence[str]) -> str:
+    """What to do about a model that depends on values, but has parts that do not; empty if it has none."""
+    if not parts:
+        return ""
+    others = f" (also {', '.join(map(repr, parts[1:]))})" if parts[1:] else ""
+    return (
+        f"capture the parts in which none does: graphc.capture_part(model, {parts[0]!r}, args, kwargs){others}; "
+        "graphc.put_parts puts them back into the model"
     )
 
 
-def _first_line(error: Exception) -> str:
+def dependence(model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Dependence:
+    """Run the model once, in the mode it is in, and see where it depends on values.
+
+    Raises:
+        CaptureError: the model itself fails; says at which line.
+    """
+    seen = Dependence()
+    try:
+        seen.watch(model, args, kwargs)
+    except Exception as own:
+        raise CaptureError(
+            "the example inputs do not fit the model",
+            where=user_line(traceback.extract_tb(own.__traceback__)),
+            why=f"{type(own).__name__}: {first_line(own)}",
+            hint="check the shapes and dtypes of the example inputs",
+        ) from own
+    return seen
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a foreign error, and the first thing that it suggests."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = [line for line in lines if line.startswith("- ")]
-    return " ".join([*lines[:1], *told[:1]]) if lines else ""
-
-
-def _user_line(error: BaseException) -> str:
-    """The innermost line that is neither torch's nor ours."""
-    inside = [Path(torch.__file__).parent, Path(__file__).parents[1]]
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not any(Path(f.filename).is_relative_to(p) for p in inside)]
-    own = [f for f in own if not f.filename.startswith("<")]
-    return f"{own[-1].filename}:{own[-1].lineno}: {own[-1].line}" if own else "inside torch.export"
+    line = " ".join([*lines[:1], *told[:1]]) if lines else ""
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
 
 
 def _from_exported(

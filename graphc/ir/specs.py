@@ -20,7 +20,7 @@ def names_of_symbols(graph: Graph, shapes: Mapping[str, Any] | None) -> dict[str
     Without ``shapes`` (an ExportedProgram has forgotten its names) the first input's dim 0 is ``batch``.
     """
     placeholders = [n for n in graph.nodes if n.op == "placeholder"]
-    wanted = pytree.tree_leaves(shapes, is_leaf=_is_dims) if shapes is not None else [{0: "batch"}]
+    wanted = pytree.tree_leaves(shapes, is_leaf=is_dims) if shapes is not None else [{0: "batch"}]
     if shapes is None:
         placeholders = [n for n in placeholders if isinstance(n.meta.get("val"), torch.Tensor) and n.meta["val"].dim()]
     names: dict[str, str] = {}
@@ -34,7 +34,8 @@ def names_of_symbols(graph: Graph, shapes: Mapping[str, Any] | None) -> dict[str
     return names
 
 
-def _is_dims(value: Any) -> bool:
+def is_dims(value: Any) -> bool:
+    """Is this the dynamic dims of one tensor, names by dim, or None?"""
     return value is None or (isinstance(value, Mapping) and all(isinstance(k, int) for k in value))
 
 

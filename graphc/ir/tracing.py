@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import io
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -31,18 +34,28 @@ def trace(
     with torch.no_grad(), symbolic_config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined] # made at import
         for dynamic, deferred in ((named, False), (named, True), (varying, False)):
             try:
-                return torch.export.export(
-                    module,
-                    args,
-                    dict(kwargs),
-                    dynamic_shapes=dynamic,
-                    strict=False,
-                    prefer_deferred_runtime_asserts_over_guards=deferred,
-                )
+                with _quiet_failure():
+                    return torch.export.export(
+                        module,
+                        args,
+                        dict(kwargs),
+                        dynamic_shapes=dynamic,
+                        strict=False,
+                        prefer_deferred_runtime_asserts_over_guards=deferred,
+                    )
             except Exception as error:  # noqa: BLE001 - raised below if the other ways fail too
                 first = first or error
     assert first is not None
     raise first
+
+
+@contextlib.contextmanager
+def _quiet_failure() -> Iterator[None]:
+    """Standard error without the graph, thousands of lines long, that a failing torch.export prints there."""
+    printed = io.StringIO()
+    with contextlib.redirect_stderr(printed):
+        yield
+    sys.stderr.write(printed.getvalue())
 
 
 def _with_dims(shapes: Any, dim: Callable[[str], Any]) -> Any:

@@ -105,6 +105,37 @@ def test_dynamic_says_which_dims_may_vary(dynamic: Any, shape: tuple[int | str, 
     assert program.contract.outputs[0].shape == (*shape, 37)
 
 
+class Levels(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(5, 6, 3, padding=1)
+
+    def forward(self, levels: dict[str, Tensor], shift: Tensor) -> list[Tensor]:
+        return [self.head(level) + shift for level in levels.values()]
+
+
+def test_tensors_of_one_input_may_vary_each_in_its_own_way() -> None:
+    levels = {"fine": torch.randn(3, 5, 12, 14), "coarse": torch.randn(3, 5, 6, 7)}
+    dims = {"fine": {0: "batch", 2: "rows"}, "coarse": {0: "batch", 2: "half", 3: "columns"}}
+    program = graphc.capture(seeded(Levels), (levels, torch.ones(1)), dynamic={"levels": dims})
+    assert [s.shape for s in program.contract.inputs] == [
+        ("batch", 5, "rows", 14),
+        ("batch", 5, "half", "columns"),
+        (1,),
+    ]
+    assert program.contract.dims() == {"batch": 3, "rows": 12, "half": 6, "columns": 7}
+    other = {"fine": torch.randn(2, 5, 8, 14), "coarse": torch.randn(2, 5, 4, 9)}
+    with torch.no_grad():
+        equal(seeded(Levels)(other, torch.ones(1)), program(other, torch.ones(1)))
+
+
+def test_dims_in_another_structure_than_their_input_are_refused() -> None:
+    levels = {"fine": torch.randn(3, 5, 12, 14)}
+    error = refusal(seeded(Levels), levels, torch.ones(1), dynamic={"levels": [{0: "batch"}]})
+    assert "do not fit the input" in error.what
+    assert "'levels'" in error.where
+
+
 def test_a_single_sample_is_captured_as_a_fixed_size() -> None:
     assert graphc.capture(seeded(models.Residual), (image(1),)).contract.dims() == {}
 
