@@ -1,18 +1,21 @@
 """Canonical form, made once at capture: functional ops, explicit sizes, no bookkeeping.
 
-After this the graph has no in-place op, no ``chunk``, no default attention scale, no negative
+After this the graph has no in-place op, no ``chunk`` or ``split`` by count, no default attention scale, no negative
 slice bound, no dead node, and one ``get_attr`` node for each tensor.
 """
 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch.fx import Graph, Node
 
-from graphc.ir.functional import is_whole_slice, make_functional
+from graphc.ir.functional import END, is_whole_slice, make_functional
 from graphc.ir.graph import drop_dead
 
 aten = torch.ops.aten
@@ -94,7 +97,7 @@ def _simplify(graph: Graph, node: Node) -> None:
         node.replace_all_uses_with(node.args[1])  # type: ignore[arg-type] # a tensor by the op's schema
         graph.erase_node(node)
     elif node.target in BY_COUNT or node.target in BY_SIZE:
-        _name_parts(node)
+        _name_parts(graph, node)
     elif node.target is aten.scaled_dot_product_attention.default and node.kwargs.get("scale") is None:
         width = node.args[0].meta["val"].shape[-1]  # type: ignore[union-attr] # a node by the op's schema
         if isinstance(width, int):
@@ -121,14 +124,50 @@ def _copies_all(node: Node) -> bool:
     )
 
 
-def _name_parts(node: Node) -> None:
-    """Say how long each part of a chunk or split is; a dynamic dim stays as it is."""
+def _name_parts(graph: Graph, node: Node) -> None:
+    """Say how long each part of a chunk or split is; along a dynamic dim the parts become slices."""
     dim = node.args[2] if len(node.args) > 2 else 0
     assert isinstance(dim, int)
     sizes = [part.shape[dim] for part in node.meta["val"]]
     if all(isinstance(size, int) for size in sizes):
         node.target = aten.split_with_sizes.default
         node.args = (node.args[0], sizes, dim)
+    else:
+        _slice_parts(graph, node, dim)
+
+
+def _slice_parts(graph: Graph, node: Node, dim: int) -> None:
+    data, number = node.args[:2]
+    assert isinstance(number, int)
+    count = len(node.meta["val"])
+    with graph.inserting_before(node):
+        length: Any = number
+        if node.target in BY_COUNT:
+            size = _computed(graph, node, aten.sym_size.int, data, dim)
+            length = _computed(graph, node, operator.add, size, number - 1)
+            length = _computed(graph, node, operator.floordiv, length, number)
+        bounds: list[Any] = [0, length]
+        bounds += [_times(graph, node, length, i) for i in range(2, count)]
+        parts = [
+            _computed(graph, node, aten.slice.Tensor, data, dim, start, end)
+            for start, end in pairwise([*bounds[:count], END])
+        ]
+    for user in list(node.users):
+        user.replace_all_uses_with(parts[user.args[1]])  # type: ignore[index] # getitem by a number
+        graph.erase_node(user)
+    graph.erase_node(node)
+
+
+def _times(graph: Graph, near: Node, length: Any, i: int) -> Any:
+    return _computed(graph, near, operator.mul, length, i) if isinstance(length, Node) else length * i
+
+
+def _computed(graph: Graph, near: Node, target: Any, *args: Any) -> Node:
+    """A new node with its value, in the place of another in the user's code."""
+    new = graph.call_function(target, args)
+    new.meta = {key: near.meta[key] for key in ("nn_module_stack", "stack_trace") if key in near.meta}
+    new.meta["val"] = target(*torch.fx.node.map_arg(args, lambda n: n.meta["val"]))
+    return new
 
 
 def _count_from_front(node: Node) -> None:

@@ -14,6 +14,7 @@ from graphc.ir.graph import source_line
 aten = torch.ops.aten
 COUNTER = "num_batches_tracked"
 END = 2**63 - 1
+"""Where torch ends a slice that has no end."""
 UNDECLARED = {aten.einsum.default, aten.type_as.default}
 """Ops that may return a view although their schema does not say so."""
 

@@ -79,3 +79,21 @@ def test_one_node_for_each_tensor() -> None:
     program = models.transformer()
     names = [node.target for node in program.graph.nodes if node.op == "get_attr"]
     assert len(names) == len(set(names))
+
+
+class ByCount(nn.Module):
+    """Parts of a batch whose size is not known."""
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        first, second, third = torch.cat([x, y, x]).chunk(3)
+        return first * 2 + third, second, x.split(2)[0], x.chunk(1)[0]
+
+
+def test_parts_along_a_dynamic_dim_become_slices() -> None:
+    program = graphc.capture(ByCount(), (torch.randn(5, 4), torch.randn(5, 4)))
+    assert "chunk" not in str(program)
+    assert "split" not in str(program)
+    for batch in (4, 7):
+        x, y = torch.randn(batch, 4), torch.randn(batch, 4)
+        for ours, theirs in zip(program(x, y), ByCount()(x, y), strict=True):
+            assert torch.equal(ours, theirs)
