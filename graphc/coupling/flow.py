@@ -14,7 +14,7 @@ from graphc.axes.axis import Axis, Layout, factors, leaf, leaves
 from graphc.coupling.naming import name_axes
 from graphc.ir.graph import attribute
 from graphc.ir.program import Program
-from graphc.rules import RULES, Operation, load_installed_rules
+from graphc.rules import Operation, load_installed_rules, rule_of
 from graphc.rules.operation import Cost, Literal, Value, hint, sizes_of
 
 
@@ -63,7 +63,7 @@ def analyze(program: Program) -> Analysis:
     for node in program.graph.nodes:
         if node.op == "call_function":
             op.node = node
-            rule = RULES.get(node.target)
+            rule = rule_of(node.target)
             if rule is not None:
                 values[node] = rule(op)
             elif node.target is operator.getitem and isinstance(values[node.args[0]], tuple):

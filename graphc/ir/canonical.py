@@ -104,6 +104,8 @@ def _simplify(graph: Graph, node: Node) -> None:
             node.kwargs = {**node.kwargs, "scale": 1 / math.sqrt(width)}
     elif node.target is aten.slice.Tensor:
         _count_from_front(node)
+    elif node.target is aten.repeat_interleave.self_int:
+        node.kwargs = {}  # the size of the result, which dim and number say already
 
 
 def _changes_nothing(node: Node) -> bool:

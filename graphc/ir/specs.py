@@ -100,7 +100,8 @@ def _symbol(size: Any) -> str | None:
 def _dim(size: Any, symbols: Mapping[str, str]) -> int | str:
     if isinstance(size, int):
         return size
-    return re.sub(r"\w+", lambda m: symbols.get(m.group(), m.group()), str(size.node.expr))
+    expression = str(size.node.expr)
+    return symbols.get(expression) or re.sub(r"\w+", lambda m: symbols.get(m.group(), m.group()), expression)
 
 
 def symbols_of(graph: Graph, contract: Contract) -> dict[str, str]:

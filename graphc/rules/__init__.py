@@ -1,8 +1,8 @@
 """Rules: what each op means for the axes of its operands. One file a family of ops."""
 
-from graphc.rules import attention, contract, conv, index, norm, pieces, pointwise, reduce, repeat, shape
+from graphc.rules import attention, contract, conv, index, norm, pieces, pointwise, reduce, repeat, shape, spectrum
 from graphc.rules.operation import Operation
-from graphc.rules.table import RULES, load_installed_rules, rule
+from graphc.rules.table import RULES, load_installed_rules, rule, rule_of
 
 __all__ = [
     "RULES",
@@ -18,5 +18,7 @@ __all__ = [
     "reduce",
     "repeat",
     "rule",
+    "rule_of",
     "shape",
+    "spectrum",
 ]

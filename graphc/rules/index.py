@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch.fx import Node
 
-from graphc.axes.axis import Axis, leaf
+from graphc.axes.axis import Axis, Layout, leaf
 from graphc.axes.notation import broadcast
 from graphc.axes.unify import unify
 from graphc.rules.operation import Operation, Value
@@ -18,19 +20,44 @@ rule(aten.embedding.default, "[v] h, ... -> ... h", roles={"h": "width"})
 
 def _index(op: Operation) -> Value:
     """``x[i, :, j]``: indexed dims are pinned, the index tensors' own dims take their place."""
-    axes, indices = op.tensor(0), op.arg(1)
-    where = [i for i, index in enumerate(indices) if index is not None]
+    axes = op.tensor(0)
+    where, at, own = _indexed(op, axes, op.arg(1))
+    found = op.shape()[at : at + len(own)]
+    picked = [axis or op.fresh(size, "indexed by a mask") for axis, size in zip(own, found, strict=True)]
+    rest = [axis for i, axis in enumerate(axes) if i not in where]
+    return (*rest[:at], *picked, *rest[at:])
+
+
+def _index_put(op: Operation) -> Value:
+    """``x[i, :, j] = v``: indexed dims and those of the index stay whole, the others are those of the values."""
+    axes = op.tensor(0)
+    where, at, own = _indexed(op, axes, op.arg(1))
+    rest = [axis for i, axis in enumerate(axes) if i not in where]
+    for axis in broadcast([(*rest[:at], *own, *rest[at:]), op.tensor(2)], op.where)[at : at + len(own)]:
+        _stay(axis, op, "written by index")
+    return axes
+
+
+def _indexed(op: Operation, axes: Layout, indices: Sequence[Node | None]) -> tuple[list[int], int, Layout]:
+    """Which dims are indexed, where the dims of the index come among the others, and these dims.
+
+    A mask covers as many dims as it has, and comes as one dim (None) of some size.
+    """
+    where: list[int] = []
+    picked: list[Layout] = []
+    dim = 0
+    for index in indices:
+        rank = len(op.values[index]) if index is not None and _is_mask(index) else 1
+        if index is not None:
+            where += range(dim, dim + rank)
+            picked.append((None,) if _is_mask(index) else op.values[index])
+            for axis in op.values[index] if _is_mask(index) else ():
+                _stay(axis, op, "indexed by a mask")
+        dim += rank
     for i in where:
         _stay(axes[i], op, "indexed by value")
-    if any(_is_mask(indices[i]) for i in where):
-        for axis in (axis for layout in op.inputs() for axis in layout):
-            _stay(axis, op, "indexed by a mask")
-        return tuple(op.fresh(size, "indexed by a mask") for size in op.shape())
-    picked = broadcast([op.values[indices[i]] for i in where], op.where)
-    rest = [axis for i, axis in enumerate(axes) if i not in where]
     adjacent = where == list(range(where[0], where[-1] + 1))
-    at = where[0] if adjacent else 0
-    return (*rest[:at], *picked, *rest[at:])
+    return where, where[0] if adjacent else 0, broadcast(picked, op.where)
 
 
 def _is_mask(node: Node) -> bool:
@@ -50,34 +77,78 @@ def _index_select(op: Operation) -> Value:
 
 
 def _gather(op: Operation) -> Value:
-    """Other dims of the index run along the data's: the same axis where they are as long."""
-    axes, index = op.tensor(0), op.tensor(2)
-    dim = op.number(op.arg(1)) % max(1, len(axes))
-    for i, (axis, own) in enumerate(zip(axes, index, strict=True)):
-        if i == dim:
-            _stay(axis, op, "indexed by value")
-        elif axis is not None and own is not None and axis.size == own.size:
-            unify(axis, own, op.where)
-        else:
-            _stay(axis, op, "read in part")
-            _stay(own, op, "read in part")
+    index = op.tensor(2)
+    _along(op, op.tensor(0), index, "read")
     return index
 
 
+def _along(op: Operation, axes: Layout, index: Layout, what: str) -> None:
+    """Dims of an index other than the indexed one run along the data's: the same axis where they are as long."""
+    dim = op.number(op.arg(1)) % max(1, len(axes))
+    for i, (axis, own) in enumerate(zip(axes, index, strict=True)):
+        if i == dim:
+            _stay(axis, op, f"{what} by index")
+        elif axis is not None and own is not None and axis.size == own.size:
+            unify(axis, own, op.where)
+        else:
+            _stay(axis, op, f"{what} in part")
+            _stay(own, op, f"{what} in part")
+
+
 def _scatter(op: Operation) -> Value:
-    axes = op.tensor(0)
-    for layout in (axes, op.layout(2) or (), op.layout(3) or ()):
-        for axis in layout:
-            _stay(axis, op, "written by index")
+    """As gather, but written; a source as long as the index goes with it."""
+    axes, index = op.tensor(0), op.tensor(2)
+    _along(op, axes, index, "written")
+    if index:
+        _stay(index[op.number(op.arg(1))], op, "written by index")
+    for own, source in zip(index, op.layout(3) or (), strict=False):
+        if own is not None and source is not None and own.size == source.size:
+            unify(own, source, op.where)
+        else:
+            _stay(own, op, "written in part")
+            _stay(source, op, "written in part")
     return axes
 
 
-def _index_put(op: Operation) -> Value:
-    axes = op.tensor(0)
-    for layout in op.inputs():
-        for axis in layout:
-            _stay(axis, op, "written by index")
+def _along_one(op: Operation) -> Value:
+    """index_add, index_copy, index_fill: one dim is written by index, the others run along the source's."""
+    axes, source = op.tensor(0), op.layout(3)
+    dim = op.number(op.arg(1)) % max(1, len(axes))
+    for axis in (axes[dim], *op.tensor(2), *(source or ())[dim : dim + 1]):
+        _stay(axis, op, "written by index")
+    if source:
+        broadcast([(*layout[:dim], None, *layout[dim + 1 :]) for layout in (axes, source)], op.where)
     return axes
+
+
+def _all_stay(op: Operation) -> Value:
+    axes = op.tensor(0)
+    for axis in (axis for layout in op.inputs() for axis in layout):
+        _stay(axis, op, "written by index")
+    return axes
+
+
+def _counts(op: Operation) -> Value:
+    """How often each value occurs."""
+    for axis in (axis for layout in op.inputs() for axis in layout):
+        _stay(axis, op, "counted by value")
+    return tuple(op.fresh(size, "counts by value") for size in op.shape())
+
+
+def _searched(op: Operation) -> Value:
+    """Places of values among ordered ones, whose last dim stays whole; the others are the same axes."""
+    ordered, values = (
+        (op.tensor(1), op.tensor(0))
+        if op.node.target is aten.bucketize.Tensor
+        else (
+            op.tensor(0),
+            op.tensor(1),
+        )
+    )
+    _stay(ordered[-1], op, "searched by value")
+    if len(ordered) > 1:
+        broadcast([(*ordered[:-1], None), (*values[:-1], None)], op.where)
+    return values
 
 
 def _slice_scatter(op: Operation) -> Value:
@@ -150,8 +221,13 @@ def _grid(op: Operation) -> Value:
 rule(aten.index.Tensor, _index)
 rule(aten.index_select.default, _index_select)
 rule(aten.gather.default, _gather)
-rule([aten.scatter.src, aten.scatter.value, aten.scatter_add.default], _scatter)
-rule([aten.index_put.default, aten.masked_scatter.default], _index_put)
+rule([aten.scatter.src, aten.scatter.value, aten.scatter_add.default, aten.scatter_reduce.two], _scatter)
+rule(aten.index_put.default, _index_put)
+rule(aten.masked_scatter.default, _all_stay)
+rule([aten.index_add.default, aten.index_copy.default], _along_one)
+rule([aten.index_fill.int_Scalar, aten.index_fill.int_Tensor], _along_one)
+rule([aten.histc.default, aten.bincount.default], _counts)
+rule([aten.searchsorted.Tensor, aten.bucketize.Tensor], _searched)
 rule(aten.slice_scatter.default, _slice_scatter)
 rule(aten.select_scatter.default, _select_scatter)
 rule(aten.diagonal.default, _diagonal)

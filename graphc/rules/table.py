@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.metadata import entry_points
@@ -73,6 +73,7 @@ def line(
 
 
 RULES: dict[Any, Flow] = {}
+"""By op; by name for an op of a library that need not be imported."""
 
 
 def rule(
@@ -86,7 +87,8 @@ def rule(
     """Give one or more ops their rule.
 
     Args:
-        ops: an op overload (``torch.ops.aten.linear.default``) or a sequence of them.
+        ops: an op overload (``torch.ops.aten.linear.default``), its name where the library that has it
+            need not be imported (``"library.op.default"``), or a sequence of them.
         notation: a line of notation (see ``graphc.axes.notation``), or a function of an
             ``Operation`` that returns the layout of the result.
         sizes: letters whose size is the argument at this position.
@@ -97,10 +99,15 @@ def rule(
         GraphError: the notation cannot be read, or the op has a rule already.
     """
     flow = line(notation, sizes=sizes, roles=roles, macs=macs) if isinstance(notation, str) else notation
-    for op in ops if isinstance(ops, Sequence) else [ops]:
+    for op in ops if isinstance(ops, (list, tuple)) else [ops]:
         if op in RULES:
             raise GraphError(f"cannot add a rule for {op}", why="it has one already")
         RULES[op] = flow
+
+
+def rule_of(op: Any) -> Flow | None:
+    """The rule of an op, if it has one."""
+    return RULES.get(op) or RULES.get(str(op))
 
 
 @cache

@@ -97,3 +97,14 @@ def test_parts_along_a_dynamic_dim_become_slices() -> None:
         x, y = torch.randn(batch, 4), torch.randn(batch, 4)
         for ours, theirs in zip(program(x, y), ByCount()(x, y), strict=True):
             assert torch.equal(ours, theirs)
+
+
+class Repeated(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.repeat_interleave(2, 1, output_size=2 * x.shape[1])
+
+
+def test_the_size_of_a_repetition_is_said_once() -> None:
+    program, x = graphc.capture(Repeated(), (torch.randn(4, 3),)), torch.randn(5, 3)
+    assert "output_size" not in str(program)
+    assert torch.equal(program(x), Repeated()(x))

@@ -11,7 +11,7 @@ from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
 from graphc.axes.axis import Axis, Layout, leaf, leaves, measure, positions
-from graphc.rules import RULES, Operation
+from graphc.rules import Operation, rule_of
 from graphc.rules.table import Flow
 
 Kept = Mapping[Axis, Sequence[int]]
@@ -52,6 +52,21 @@ class B:
         return torch.rand(self.shape, generator=generator) > 0.4
 
 
+@dataclass(frozen=True)
+class V:
+    """A tensor of given values."""
+
+    values: tuple[Any, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(torch.tensor(self.values).shape)
+
+    def make(self, _: torch.Generator) -> torch.Tensor:
+        value = torch.tensor(self.values)
+        return value.double() if value.is_floating_point() else value
+
+
 class Trial:
     """One op on one sample, with the claims of its rule."""
 
@@ -65,7 +80,7 @@ class Trial:
         def node_of(spec: Any) -> Any:
             if isinstance(spec, (list, tuple)):
                 return [node_of(item) for item in spec]
-            if not isinstance(spec, (T, I, B)):
+            if not isinstance(spec, (T, I, B, V)):
                 return spec
             node = graph.create_node("get_attr", f"t{len(self.tensors)}")
             self.tensors[node] = node.meta["val"] = spec.make(generator)
@@ -77,7 +92,9 @@ class Trial:
         self.node.meta["val"] = self.result
         self.operation = Operation(values)
         self.operation.node = self.node
-        self.claim = (rule or RULES[op])(self.operation)
+        flow = rule or rule_of(op)
+        assert flow is not None
+        self.claim = flow(self.operation)
         self.values = values
 
     def run(self, tensors: Mapping[Node, torch.Tensor], args: Any) -> Any:
@@ -112,6 +129,12 @@ class Trial:
         having = [n for n, value in self.tensors.items() if _zero(value, self.values[n], kept) is not value]
         alone = all(_equal(found, self._masked(kept, [node])) for node in having)
         return "contracted" if len(having) > 1 and alone else "mixed"
+
+    def enough(self, axis: Axis) -> bool:
+        """Are zeros in the matrices that read along an axis enough, whatever their other operand holds?"""
+        kept = {axis: _some(axis.size)}
+        reading = [n for n, lay in self.values.items() if len(lay) == 2 and lay[1] and axis in leaves(lay[1])]
+        return _equal(self._cut(kept), self._masked(kept, reading))
 
     def exact_together(self, axes: Sequence[Axis]) -> bool:
         """Does the op make what it made with zeros in the place of what goes, when several axes are cut?"""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from graphc.rules.conv import SMOOTH
-from tests.rules.engine import B, T
+from tests.rules.engine import B, T, V
 
 Sample = tuple[list[Any], dict[str, Any]]
 
@@ -219,4 +221,27 @@ REDUCE: dict[str, list[Sample]] = {
     "argsort.default": [plain(T((4, 3, 6)), 1)],
 }
 
-SAMPLES = {**CONTRACT, **CONV, **UPSAMPLE, **NORM, **ATTENTION, **REDUCE}
+WAVES: dict[str, list[Sample]] = {
+    "real.default": [plain(T((4, 3), dtype=torch.complex128))],
+    "imag.default": [plain(T((4, 3), dtype=torch.complex128))],
+    **{f"fft_{name}.default": [plain(T((3, 5, 8))), plain(T((3, 5, 8)), None, 1)] for name in ("fft", "rfft", "ihfft")},
+    **{f"fft_{name}.default": [plain(T((3, 5, 8))), plain(T((3, 5, 8)), 6, 1)] for name in ("ifft", "irfft", "hfft")},
+    **{
+        f"fft_{name}.default": [plain(T((3, 5, 8))), plain(T((3, 5, 8)), None, [0, 2])]
+        for name in ("fft2", "ifft2", "rfft2", "irfft2")
+    },
+    **{
+        f"fft_{name}.default": [plain(T((5, 8))), plain(T((3, 5, 8)), None, [1, 2]), plain(T((3, 5)), [4, 6])]
+        for name in ("fftn", "ifftn", "rfftn", "irfftn")
+    },
+}
+
+LIBRARIES: dict[str, list[Sample]] = {
+    "transformers.grouped_mm_fallback.default": [
+        plain(T((9, 5)), T((3, 5, 7)), V((2, 5, 9))),
+        plain(T((9, 1)), T((3, 1, 7)), V((2, 2, 9))),
+    ],
+}
+"""Ops of other libraries, which are imported for the test."""
+
+SAMPLES = {**WAVES, **LIBRARIES, **CONTRACT, **CONV, **UPSAMPLE, **NORM, **ATTENTION, **REDUCE}

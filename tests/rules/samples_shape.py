@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from tests.rules.engine import B, I, T
+from tests.rules.engine import B, I, T, V
 
 END = 2**63 - 1
 Sample = tuple[list[Any], dict[str, Any]]
@@ -126,16 +126,41 @@ INDEX: dict[str, list[Sample]] = {
         plain(T((4, 7, 5)), [None, I((6, 2), 7)]),
         plain(T((7, 4, 5)), [I((9,), 7), None, I((9,), 5)]),
         plain(T((3, 5)), [B((3,))]),
+        plain(T((3, 5, 4)), [B((3, 5))]),
+        plain(T((4, 3, 5)), [None, None, B((5,))]),
         plain(T((7, 5)), [I((), 7)]),
         plain(T((4, 7, 5)), [None, I((3, 1), 7), I((2,), 5)]),
         plain(T((4, 7, 5, 6)), [None, I((3, 1), 7), None, I((2,), 6)]),
     ],
     "index_select.default": [plain(T((7, 5)), 0, I((9,), 7))],
     "gather.default": [plain(T((4, 7)), 1, I((4, 9), 7)), plain(T((6, 7)), 1, I((4, 9), 7))],
-    "scatter.src": [plain(T((4, 7)), 1, I((4, 3), 7), T((4, 3)))],
+    "scatter.src": [
+        plain(T((4, 7)), 1, I((4, 3), 7), T((4, 3))),
+        plain(T((4, 7)), 0, I((3, 7), 4), T((3, 7))),
+        plain(T((4, 7)), 1, I((2, 3), 6), T((4, 5))),
+    ],
     "scatter.value": [plain(T((4, 7)), 1, I((4, 3), 7), 2.0)],
     "scatter_add.default": [plain(T((4, 7)), 1, I((4, 3), 7), T((4, 3)))],
-    "index_put.default": [plain(T((7, 5)), [I((3,), 7)], T((3, 5)))],
+    "scatter_reduce.two": [plain(T((4, 7)), 1, I((4, 3), 7), T((4, 3)), "amax")],
+    "index_put.default": [
+        plain(T((7, 5)), [I((3,), 7)], T((3, 5))),
+        plain(T((4, 7, 5)), [None, I((3,), 7)], T((4, 3, 1))),
+        plain(T((7, 4, 5)), [I((3,), 7), None, I((3,), 5)], T((3, 4))),
+        plain(T((7, 5)), [I((3,), 7)], T(()), True),
+        plain(T((3, 5)), [B((3,))], T(())),
+        plain(T((3, 5, 4)), [B((3, 5))], T((4,))),
+    ],
+    "index_add.default": [plain(T((7, 5)), 0, I((3,), 7), T((3, 5))), plain(T((4, 7)), -1, I((3,), 7), T((4, 3)))],
+    "index_copy.default": [plain(T((7, 5)), 0, I((3,), 7), T((3, 5)))],
+    "index_fill.int_Scalar": [plain(T((7, 5)), 0, I((3,), 7), 2.0)],
+    "index_fill.int_Tensor": [plain(T((7, 5)), 0, I((3,), 7), T(()))],
+    "histc.default": [plain(T((4, 7)), 5, -1, 1)],
+    "bincount.default": [plain(I((9,), 4))],
+    "searchsorted.Tensor": [
+        plain(V((0.0, 1.0, 2.0, 3.0)), T((3, 5), low=0.1)),
+        plain(V(((0.0, 1.0, 2.0), (0.5, 1.0, 1.5))), T((2, 4), low=0.1)),
+    ],
+    "bucketize.Tensor": [plain(T((3, 5), low=0.1), V((0.0, 1.0, 2.0, 3.0)))],
     "masked_scatter.default": [plain(T((4, 3)), B((4, 3)), T((12,)))],
     "slice_scatter.default": [plain(T((4, 7)), T((4, 3)), 1, 2, 5)],
     "select_scatter.default": [plain(T((4, 7)), T((4,)), 1, 3), plain(T((4, 7)), T((7,)), 0, 1)],
