@@ -44,7 +44,8 @@ def capture_part(
     """Trace one submodule of a model into a Program, with the inputs that the model gives it.
 
     The model is run once on example inputs, and left as it was; what the submodule is given at its
-    first call are the example inputs of the Program, which shares the model's tensors.
+    first call are the example inputs of the Program, which shares the model's tensors. The Program
+    is run beside the submodule at that and at another size.
 
     Args:
         path: the dotted path of the submodule: ``backbone``, ``rpn.head``.
@@ -52,7 +53,7 @@ def capture_part(
         dynamic: as for ``capture``, by the inputs of the submodule. None chooses: ``batch`` for dim 0
             of all tensors that agree on it, ``height`` and ``width`` for images and feature maps
             (numbered where there are several) if the submodule runs at other ones; see the Program's
-            contract.
+            contract. Dims of size 1 are then enlarged in the example, as torch.export would fix some.
 
     Raises:
         CaptureError: there is no such submodule, the inputs do not fit the model, it never calls the
@@ -61,8 +62,9 @@ def capture_part(
     part = _submodule(model, path)
     with evaluating(model):
         given, named = _first_call(model, path, part, args, kwargs or {})
-        chosen = varying(part, given, named) if dynamic is None else dynamic
-        program = capture(part, given, named, dynamic=chosen)
+        if dynamic is None:
+            dynamic, (given, named) = varying(part, given, named)
+        program = capture(part, given, named, dynamic=dynamic)
         try:
             _check_fit(path, part, program, TOLERANCE)
         except GraphError as error:

@@ -8,6 +8,7 @@ import torch
 from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx import GraphModule, Interpreter, Node
+from torch.fx.experimental import _config as symbolic_config
 from torch.fx.experimental.symbolic_shapes import ShapeEnv, compute_unbacked_bindings, rebind_unbacked
 
 from graphc.errors import VerifyError
@@ -58,7 +59,8 @@ def refresh(module: GraphModule) -> None:
     inputs = [n.meta.get("val") for n in module.graph.nodes if n.op == "placeholder"]
     assert mode.shape_env is not None
     shapes = _Shapes(module, mode)
-    with mode, enable_python_dispatcher(), torch.no_grad(), mode.shape_env.suppress_guards():
+    oblivious = symbolic_config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined] # made at import
+    with mode, enable_python_dispatcher(), torch.no_grad(), mode.shape_env.suppress_guards(), oblivious:
         try:
             shapes.run(*inputs, enable_io_processing=False)
         except (RuntimeError, ValueError, IndexError, TypeError) as error:

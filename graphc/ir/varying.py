@@ -20,23 +20,31 @@ GROWTHS: tuple[Callable[[int], int], ...] = (lambda n: n + 1, lambda n: 2 * n)
 """Other sizes to try: an odd step, and one that keeps multiples."""
 
 
-def varying(part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Dynamic:
+DISTINCT = 3
+"""What a varying dim of size 1 becomes in the example: torch.export takes a 1 for a constant here and there."""
+
+
+def varying(part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Dynamic, Inputs]:
     """The most dims of a submodule's inputs at other sizes of which it runs, named, as ``capture`` takes them.
 
     ``batch`` is dim 0 of all tensors that agree on it with the first one. ``height`` and ``width``
     are dims 2 and 3 of four-dimensional tensors, numbered where there are several such tensors.
+
+    Returns the dims, and the inputs with those of size 1 enlarged.
     """
     leaves, tree = pytree.tree_flatten((args, kwargs))
     batch, images = _batch(leaves), _images(leaves)
     both = [first | second for first, second in zip(batch, images, strict=True)]
     for names in (both, batch):
+        contract = _contract(leaves, names, args, kwargs)
         try:
-            another_size(part, _contract(leaves, names, args, kwargs))
+            another_size(part, contract)
         except CaptureError:
             continue
         given, named = pytree.tree_unflatten(names, tree)
-        return bind(part, given, named)
-    return {}
+        ones = {name: DISTINCT for name, size in contract.dims().items() if size == 1}
+        return bind(part, given, named), contract.resized(**ones)
+    return {}, (args, kwargs)
 
 
 def another_size(part: nn.Module, contract: Contract, path: str = "") -> Inputs:

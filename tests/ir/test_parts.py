@@ -167,7 +167,43 @@ def test_inputs_and_dims_of_a_part_are_those_of_its_call(detector: nn.Module) ->
 
 def test_one_image_is_enough(detector: nn.Module) -> None:
     part = graphc.capture_part(detector, "backbone", (images(1),))
+    assert part.contract.inputs[0].shape == ("batch", 3, "height", "width")
+    assert part.contract.dims()["batch"] > 1
     same(detector.eval(), graphc.put_parts(detector, {"backbone": part}))
+
+
+class Twice(nn.Module):
+    """torch.export fixes a size of 1 in the second use of the input, and does not say so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(4, 4, 3, 1, 1, groups=4), nn.BatchNorm2d(4), nn.Conv2d(4, 6, 1))
+        self.second = copy.deepcopy(self.first)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [self.rows(layers(x)) for layers in (self.first, self.second)]
+
+    def rows(self, x: Tensor) -> Tensor:
+        n, _, h, w = x.shape
+        return x.view(n, -1, 2, h, w).permute(0, 3, 4, 1, 2).reshape(n, -1, 2)
+
+
+def test_maps_of_one_place_are_captured_for_all_sizes() -> None:
+    model = seeded(Twice).eval()
+    program = graphc.capture_part(model, "", (torch.randn(3, 4, 1, 1),))
+    assert program.contract.inputs[0].shape == ("batch", 4, "height", "width")
+    for size in ((1, 4, 1, 1), (2, 4, 5, 7)):
+        x = torch.randn(size)
+        torch.testing.assert_close(program(x), model(x))
+
+
+def test_a_part_that_was_not_traced_as_it_is_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = seeded(Residual).eval()
+    wrong = graphc.capture(rough(seeded(Residual)), (image(),))
+    monkeypatch.setattr("graphc.ir.parts.capture", lambda *args, **kwargs: wrong)
+    with pytest.raises(CaptureError, match="was not traced as it is") as caught:
+        graphc.capture_part(model, "", (image(),))
+    assert "has other values" in caught.value.why
 
 
 def test_the_whole_model_is_a_part_too() -> None:

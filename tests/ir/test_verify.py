@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import nn
 from torch.fx import Graph
 
 import graphc
@@ -97,3 +98,24 @@ def test_a_program_of_another_size_passes() -> None:
     sliced = graphc.slice(models.residual(), {"conv1.out": range(0, 24, 2)})
     verify(sliced)
     assert sliced(image()).shape == (4, 5)
+
+
+class Shrinking(nn.Module):
+    """Height and width end at one in the example, at more for larger images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 4, 1, groups=8)
+        self.norm = nn.BatchNorm2d(8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = torch.relu(self.norm(self.second(self.first(x))))
+        return result
+
+
+def test_sizes_that_are_one_in_the_example_stay_what_they_are_when_shapes_are_computed_again() -> None:
+    dims = {"x": {0: "batch", 2: "height", 3: "width"}}
+    program = graphc.capture(seeded(Shrinking), (torch.randn(3, 3, 8, 7),), dynamic=dims)
+    shape = program.contract.outputs[0].shape
+    assert shape == ("batch", 8, "(((height - 1)//8)) + 1", "(((width - 1)//8)) + 1")
+    verify(rebuild(program))
