@@ -1,6 +1,19 @@
 """Rules: what each op means for the axes of its operands. One file a family of ops."""
 
-from graphc.rules import attention, contract, conv, index, norm, pieces, pointwise, reduce, repeat, shape, spectrum
+from graphc.rules import (
+    attention,
+    contract,
+    conv,
+    index,
+    norm,
+    pieces,
+    pointwise,
+    recurrent,
+    reduce,
+    repeat,
+    shape,
+    spectrum,
+)
 from graphc.rules.operation import Operation
 from graphc.rules.table import RULES, load_installed_rules, rule, rule_of
 
@@ -15,6 +28,7 @@ __all__ = [
     "norm",
     "pieces",
     "pointwise",
+    "recurrent",
     "reduce",
     "repeat",
     "rule",
