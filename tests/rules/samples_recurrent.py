@@ -22,16 +22,17 @@ def _layers(
     both: bool = False,
     biases: bool = True,
     first: bool = False,
+    units: int = 4,
     projection: int | None = None,
 ) -> Sample:
-    """Time 3, batch 2 (the other way round if ``first``), 5 features, 4 units."""
-    directions, fed = 1 + both, projection or 4
-    states = [T((count * directions, 2, fed)), T((count * directions, 2, 4))]
+    """Time 3, batch 2 (the other way round if ``first``), 5 features."""
+    directions, fed = 1 + both, projection or units
+    states = [T((count * directions, 2, fed)), T((count * directions, 2, units))]
     weights = [
         tensor
         for layer in range(count)
         for _ in range(directions)
-        for tensor in _layer(gates, 5 if layer == 0 else fed * directions, 4, biases, projection)
+        for tensor in _layer(gates, 5 if layer == 0 else fed * directions, units, biases, projection)
     ]
     data = T((2, 3, 5)) if first else T((3, 2, 5))
     return [data, states if gates == 4 else states[0], weights, biases, count, 0.0, False, both, first], {}
@@ -50,4 +51,4 @@ SAMPLES: dict[str, list[Sample]] = {
     },
     **{f"{kind}_cell.default": [_cell(gates), _cell(gates, biases=False)] for kind, gates in GATES.items()},
 }
-SAMPLES["lstm.input"].append(_layers(4, 2, both=True, projection=3))
+SAMPLES["lstm.input"].append(_layers(4, 2, both=True, units=6, projection=3))
