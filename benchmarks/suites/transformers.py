@@ -89,7 +89,7 @@ MODELS: dict[str, str] = {
     "words": """
         BigBirdForMaskedLM CanineForSequenceClassification FNetForMaskedLM FunnelForMaskedLM LongformerForMaskedLM
         NystromformerForMaskedLM XLNetLMHeadModel YosoForMaskedLM MambaForCausalLM Mamba2ForCausalLM
-        FalconMambaForCausalLM RwkvForCausalLM RecurrentGemmaForCausalLM
+        FalconMambaForCausalLM RwkvForCausalLM RecurrentGemmaForCausalLM JambaForCausalLM
     """,
     "page": "LayoutLMForMaskedLM LiltForTokenClassification",
     "tokens": """
@@ -103,7 +103,7 @@ MODELS: dict[str, str] = {
         StableLmForCausalLM Starcoder2ForCausalLM XGLMForCausalLM
         MixtralForCausalLM OlmoeForCausalLM PhimoeForCausalLM Qwen2MoeForCausalLM Qwen3MoeForCausalLM
         GraniteMoeForCausalLM DeepseekV2ForCausalLM DeepseekV3ForCausalLM GptOssForCausalLM Llama4ForCausalLM
-        JambaForCausalLM Lfm2ForCausalLM
+        Lfm2ForCausalLM
     """,
     "translation": """
         BartForConditionalGeneration BlenderbotForConditionalGeneration BlenderbotSmallForConditionalGeneration

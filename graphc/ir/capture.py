@@ -148,9 +148,8 @@ def _first_dims(value: Any) -> list[int]:
 def evaluating(model: torch.nn.Module) -> Iterator[None]:
     """Evaluation mode, no gradients, no key/value cache; put back afterwards."""
     training = {module: module.training for module in model.modules()}
-    config = getattr(model, "config", None)
-    parts = [config, *(getattr(config, name) for name in getattr(config, "sub_configs", {}))]
-    caching = [part for part in parts if getattr(part, "use_cache", False)]
+    configs = {id(config): config for module in model.modules() if (config := getattr(module, "config", None))}
+    caching = [config for config in configs.values() if getattr(config, "use_cache", False)]
     model.eval()
     for part in caching:
         part.use_cache = False

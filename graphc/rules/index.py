@@ -9,8 +9,9 @@ from torch.fx import Node
 
 from graphc.axes.axis import Axis, Layout, leaf
 from graphc.axes.notation import broadcast
-from graphc.axes.unify import unify
+from graphc.axes.unify import ONE_UNIT, unify
 from graphc.rules.operation import Operation, Value
+from graphc.rules.pieces import END, cut_at
 from graphc.rules.table import Flow, rule
 
 aten = torch.ops.aten
@@ -152,13 +153,32 @@ def _searched(op: Operation) -> Value:
 
 
 def _slice_scatter(op: Operation) -> Value:
-    """A piece written back: the dim it lies along stays whole, the others are the same axes."""
+    """A piece written back: where its bounds are numbers, the dim is what lies before it, the piece and the rest."""
     axes, source = op.tensor(0), op.tensor(1)
     dim = op.number(op.arg(2, 0)) % len(axes)
-    _stay(axes[dim], op, "written in part")
-    _stay(source[dim], op, "written in part")
+    whole = _written(op, axes[dim], source[dim])
     rest = broadcast([(*a[:dim], None, *a[dim + 1 :]) for a in (axes, source)], op.where)
-    return (*rest[:dim], axes[dim], *rest[dim + 1 :])
+    return (*rest[:dim], whole, *rest[dim + 1 :])
+
+
+def _written(op: Operation, axis: Axis | None, piece: Axis | None) -> Axis | None:
+    start, end = op.arg(3, None) or 0, op.arg(4, None)
+    length = 1 if piece is None else piece.size
+    counted = isinstance(start, Node) or isinstance(end, Node) or op.arg(5, 1) != 1 or start < 0 or (end or 0) < 0
+    if axis is None or counted:
+        _stay(axis, op, "written in part")
+        _stay(piece, op, "written in part")
+        return axis
+    sizes = [size for size in (start, length, axis.size - start - length) if size]
+    parts = [part or leaf(1, ONE_UNIT) for part in cut_at(op, axis, sizes)]
+    at = 1 if start else 0
+    if length:
+        unify(parts[at], piece, op.where)
+    if start:
+        op.state((3,), parts[0])
+    if end is not None and end < END:
+        op.state((4,), *parts[: at + 1])
+    return axis
 
 
 def _select_scatter(op: Operation) -> Value:

@@ -7,8 +7,9 @@ from collections import deque
 import torch
 
 from graphc.axes.axis import Axis, Layout, factors, leaf, product
+from graphc.axes.notation import broadcast
 from graphc.axes.unify import take, unify
-from graphc.rules.operation import Operation, Value
+from graphc.rules.operation import Operation, Value, positive
 from graphc.rules.table import Flow, rule
 
 aten = torch.ops.aten
@@ -113,6 +114,14 @@ def _native_batch_norm(op: Operation) -> Value:
     return _per_channel(op), nothing, nothing
 
 
+def _weight_norm(op: Operation) -> Value:
+    """A length along one dim of a weight, and a direction over all others."""
+    axes, length = op.tensor(0), op.tensor(1)
+    dim = positive(op.arg(2, 0), len(axes))
+    _mix((*axes[:dim], *axes[dim + 1 :]))
+    return broadcast([axes, length], op.where)
+
+
 def _softmax(op: Operation) -> Value:
     axes = op.tensor(0)
     axis = axes[op.number(op.arg(1))] if axes else None
@@ -129,5 +138,7 @@ rule(aten.group_norm.default, _group_norm)
 rule(aten.native_group_norm.default, _native_group_norm)
 rule(aten.native_layer_norm.default, _native_layer_norm)
 rule(aten._native_batch_norm_legit_no_training.default, _native_batch_norm)
+rule(aten._weight_norm.default, _weight_norm)
+rule(aten._weight_norm_interface.default, lambda op: (_weight_norm(op), op.tensor(1)))
 rule([aten.softmax.int, aten._softmax.default, aten._safe_softmax.default], _softmax)
 rule([aten.log_softmax.int, aten._log_softmax.default], _softmax)

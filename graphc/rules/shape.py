@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -17,7 +18,29 @@ aten = torch.ops.aten
 
 
 def regroup(op: Operation, axes: Sequence[Axis | None], sizes: list[int]) -> Layout:
-    """The same factors in dims of other sizes; pins all of them where no boundary fits."""
+    """The same factors in dims of other sizes; where no boundary fits, all that lies between two that do is pinned."""
+    return tuple(dim for own, new in _stretches(axes, sizes) for dim in _regrouped(op, own, new))
+
+
+def _stretches(axes: Sequence[Axis | None], sizes: list[int]) -> Iterator[tuple[list[Axis | None], list[int]]]:
+    """The shortest runs of dims that have as many positions before as after."""
+    before, after = deque(axes), deque(sizes)
+    own: list[Axis | None] = []
+    new: list[int] = []
+    while before or after:
+        count = math.prod(1 if axis is None else axis.size for axis in own)
+        if before and (count <= math.prod(new) or not after):
+            own.append(before.popleft())
+        else:
+            new.append(after.popleft())
+        if math.prod(1 if axis is None else axis.size for axis in own) == math.prod(new):
+            yield own, new
+            own, new = [], []
+    if own or new:
+        yield own, new
+
+
+def _regrouped(op: Operation, axes: Sequence[Axis | None], sizes: list[int]) -> Layout:
     queue: deque[Axis] = deque()
     for axis in axes:
         if axis is not None:

@@ -145,6 +145,8 @@ NORM: dict[str, list[Sample]] = {
         plain(T((4, 12, 5)), 12, T((12,)), T((12,)), 1e-5),
         plain(T((4, 12, 5, 2)), 1),
     ],
+    "_weight_norm.default": [plain(T((4, 3, 5)), T((1, 1, 5)), 2), plain(T((4, 3)), T((4, 1)))],
+    "_weight_norm_interface.default": [plain(T((4, 3, 5)), T((1, 1, 5)), 2), plain(T((4, 3)), T((4, 1)))],
     "softmax.int": [plain(T((4, 3, 6)), -1)],
     "_softmax.default": [plain(T((4, 3, 6)), 1, False)],
     "_safe_softmax.default": [plain(T((4, 3, 6)), -1)],
