@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 import graphc
 from graphc.pipeline.plan import captured
@@ -30,3 +31,15 @@ def test_resnet50_lands_just_below_half() -> None:
     report = graphc.compile(captured(recipe), passes=recipe.make_passes()).report
     share = report["after"]["macs"] / report["before"]["macs"]
     assert 0.49 <= share <= 0.5
+
+
+def test_the_compressed_backbone_goes_back_into_the_detector() -> None:
+    detection = pytest.importorskip("torchvision", reason="pip install 'graphc[vision]'").models.detection
+    recipe = read_recipe(EXAMPLES / "detector.yaml")
+    compilation = graphc.compile(captured(recipe), passes=recipe.make_passes())
+    share = compilation.report["after"]["macs"] / compilation.report["before"]["macs"]
+    assert 0.58 <= share <= 0.6
+    detector = detection.fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None).eval()
+    smaller = graphc.put_parts(detector, {"backbone": compilation.program})
+    with torch.no_grad():
+        assert set(smaller([torch.rand(3, 200, 150)])[0]) == {"boxes", "labels", "scores"}

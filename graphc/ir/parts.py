@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,12 +12,15 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from graphc.errors import CaptureError, GraphError, nearest
-from graphc.ir.capture import Dynamic, capture, dependence, evaluating, first_line
+from graphc.ir.capture import Dynamic, capture, dependence, evaluating
+from graphc.ir.edit import set_training
+from graphc.ir.fitting import check_fit
 from graphc.ir.graph import assemble, copy_graph
 from graphc.ir.program import Program
-from graphc.ir.varying import Inputs, another_size, varying
+from graphc.ir.varying import Inputs, varying
 
 TOLERANCE = 1e-4
+"""Of what is captured, against the submodule, as a share of the largest magnitude."""
 
 
 def find_parts(model: nn.Module, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> list[str]:
@@ -66,7 +69,7 @@ def capture_part(
             dynamic, (given, named) = varying(part, given, named)
         program = capture(part, given, named, dynamic=dynamic)
         try:
-            _check_fit(path, part, program, TOLERANCE)
+            check_fit(path, part, program, TOLERANCE)
         except GraphError as error:
             hint = "use an example with other sizes (a batch of 3, not of 1), or give `dynamic`"
             raise CaptureError("the part was not traced as it is", where=path, why=error.why, hint=hint) from error
@@ -87,16 +90,17 @@ def put_parts(model: nn.Module, parts: Mapping[str, Program]) -> nn.Module:
         GraphError: there is no such submodule, one lies within another, or a program does not run on
             its example inputs as the submodule does: names the output that differs.
     """
+    outputs: dict[str, pytree.TreeSpec] = {}
     for path, program in parts.items():
         outer = next((other for other in parts if path != other and path.startswith(f"{other}.")), None)
         if outer is not None:
             raise GraphError(f"the part {path!r} lies within the part {outer!r}", hint="put in one of the two")
         part = _submodule(model, path)
         with evaluating(part):
-            _check_fit(path, part, program)
+            outputs[path] = check_fit(path, part, set_training(program, False))
     whole = copy.deepcopy(model)
     for path, program in parts.items():
-        _become(whole.get_submodule(path), program)
+        _become(whole.get_submodule(path), program, outputs[path])
     return whole
 
 
@@ -104,23 +108,25 @@ class Part(nn.Module):
     """Mixed into the class of a submodule: it calls a program."""
 
     program: GraphModule
+    _outputs: pytree.TreeSpec
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the program like the submodule."""
-        return self.program(*args, **kwargs)
+        """Run the program; its outputs come in the classes that the submodule gave."""
+        return pytree.tree_unflatten(pytree.tree_leaves(self.program(*args, **kwargs)), self._outputs)
 
     def __reduce__(self) -> Any:
         kind = type(self)
         return _restore, (kind.__bases__[1],), vars(self)
 
 
-def _become(part: nn.Module, program: Program) -> None:
+def _become(part: nn.Module, program: Program, outputs: pytree.TreeSpec) -> None:
     """Turn a module into one that calls a program; its class is made for it, as torch's parametrize does."""
     if not isinstance(part, Part):
         part.__class__ = _kind(type(part))
     for own in (part._parameters, part._buffers, part._modules):
         own.clear()
     part.program = assemble(copy_graph(program.graph), copy.deepcopy(program.tensors()))
+    vars(part)["_outputs"] = outputs
 
 
 def _kind(base: type[nn.Module]) -> type[nn.Module]:
@@ -157,52 +163,3 @@ def _first_call(model: nn.Module, path: str, part: nn.Module, args: Sequence[Any
         hint = f"these parts are called, and can be captured: {', '.join(parts)}" if parts else ""
         raise CaptureError(f"the model never calls its part {path!r}", where=type(model).__name__, hint=hint)
     return calls[0]
-
-
-def _check_fit(path: str, part: nn.Module, program: Program, tolerance: float | None = None) -> None:
-    """A program gives what a submodule gives, at the example's and at another size; also the same values, if asked.
-
-    Raises:
-        GraphError: it does not; says at what size, and in which output.
-    """
-    for args, kwargs in _sizes(path, part, program):
-        sizes = [list(v.shape) for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, torch.Tensor)]
-        where = f"{path}, given {', '.join(map(str, sizes))}"
-        try:
-            with torch.no_grad():
-                wanted, given = part(*args, **kwargs), program(*args, **kwargs)
-        except Exception as error:
-            why = f"{type(error).__name__}: {first_line(error)}"
-            hint = f"make the program by graphc.capture_part(model, {path!r}, ...)"
-            raise GraphError("the program does not fit the part", where=where, why=why, hint=hint) from error
-        why = _difference(program, wanted, given, tolerance)
-        if why:
-            hint = "the model expects what the part gave: the same outputs, of the same dtypes and shapes"
-            raise GraphError("the program does not fit the part", where=where, why=why, hint=hint)
-
-
-def _sizes(path: str, part: nn.Module, program: Program) -> Iterator[Inputs]:
-    yield program.example()
-    if program.contract.dims():
-        yield another_size(part, program.contract, path)
-
-
-def _difference(program: Program, wanted: Any, given: Any, tolerance: float | None) -> str:
-    """What differs between two results; empty if nothing does."""
-    (first, one), (second, other) = pytree.tree_flatten(wanted), pytree.tree_flatten(given)
-    if one != other:
-        return f"the part gives {one}, the program {other}"
-    for spec, a, b in zip(program.contract.outputs, first, second, strict=True):
-        kinds = [f"{v.dtype}{list(v.shape)}" if isinstance(v, torch.Tensor) else repr(v) for v in (a, b)]
-        if kinds[0] != kinds[1]:
-            return f"the output {spec.name!r} of the part is {kinds[0]}, of the program {kinds[1]}"
-        if tolerance is not None and isinstance(a, torch.Tensor) and not _close(a, b, tolerance):
-            return f"the output {spec.name!r} of the program has other values"
-    return ""
-
-
-def _close(wanted: torch.Tensor, given: torch.Tensor, tolerance: float) -> bool:
-    """Equal up to a share of the largest finite magnitude."""
-    finite = wanted[torch.isfinite(wanted)].abs()
-    scale = float(finite.max()) if finite.numel() else 0.0
-    return torch.allclose(wanted, given, rtol=tolerance, atol=tolerance * scale, equal_nan=True)

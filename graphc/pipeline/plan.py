@@ -11,8 +11,9 @@ import torch
 from torch.export import ExportedProgram
 
 from graphc.emitters.base import check_writable, make_emitter
-from graphc.errors import GraphError
+from graphc.errors import GraphError, RecipeError
 from graphc.ir.capture import capture
+from graphc.ir.parts import capture_part
 from graphc.ir.program import Program
 from graphc.pipeline.base import Data, Pass
 from graphc.pipeline.recipe import Bench, Recipe
@@ -84,6 +85,12 @@ def captured(recipe: Recipe) -> Program:
     """
     torch.manual_seed(recipe.seed)
     model = load_model(recipe.model.target, recipe.model.kwargs)
+    part = recipe.model.part
+    if part is not None:
+        if not isinstance(model, torch.nn.Module):
+            why = f"it gives a {type(model).__name__}, and only a module has parts"
+            raise RecipeError(f"{recipe.model.target!r} has no parts", where="model.part", why=why)
+        return capture_part(model, part, (), recipe.inputs(), dynamic=recipe.dynamic)
     if isinstance(model, Program):
         return model
     return capture(model, (), {} if isinstance(model, ExportedProgram) else recipe.inputs(), dynamic=recipe.dynamic)

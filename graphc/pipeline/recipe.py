@@ -27,6 +27,15 @@ class Target(_Strict):
     kwargs: dict[str, Any] = Field(default_factory=dict, description="Arguments of the call.")
 
 
+class ModelTarget(Target):
+    """The model to compile, or a part of it."""
+
+    part: str | None = Field(
+        default=None,
+        description="Path of a submodule, captured with what the model gives it (detectors: backbone).",
+    )
+
+
 class ExampleInput(_Strict):
     """A tensor made from a description: normal floats, or uniform integers."""
 
@@ -51,7 +60,7 @@ class Bench(_Strict):
 class Recipe(_Strict):
     """Everything that one compile needs."""
 
-    model: Target = Field(description="The model.")
+    model: ModelTarget = Field(description="The model.")
     example_inputs: dict[str, ExampleInput] | Target = Field(
         default_factory=dict, description="Example inputs by name, or a target that gives them as a dict."
     )
@@ -165,7 +174,7 @@ def _explain(error: pydantic.ValidationError, where: str) -> RecipeError:
 
 def _fields_at(path: list[str]) -> list[str]:
     kinds: dict[str, type[BaseModel]] = {
-        "model": Target,
+        "model": ModelTarget,
         "data": Target,
         "example_inputs": ExampleInput,
         "bench": Bench,

@@ -6,6 +6,7 @@ import copy
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -291,6 +292,22 @@ def test_a_detector_with_parts_can_be_copied_and_its_state_saved(
             value.zero_()
     again.load_state_dict(sliced.state_dict())
     same(sliced, again)
+
+
+def test_a_part_from_a_file_gives_the_classes_that_the_model_expects(detector: nn.Module, tmp_path: Path) -> None:
+    graphc.emit(graphc.capture_part(detector, "backbone", (images(),)), tmp_path / "backbone.pt2")
+    whole: Any = graphc.put_parts(detector, {"backbone": graphc.load(tmp_path / "backbone.pt2")})
+    assert type(whole.backbone(images(1)[0][None])) is OrderedDict
+    same(detector, whole)
+
+
+def test_a_part_in_training_mode_stays_so_and_the_check_does_not_train_it(detector: nn.Module) -> None:
+    program = graphc.set_training(graphc.capture_part(detector, "backbone", (images(),)), True)
+    before = program.tensors()["norm.running_mean"].clone()
+    whole: Any = graphc.put_parts(detector, {"backbone": program})
+    assert torch.equal(program.tensors()["norm.running_mean"], before)
+    whole.backbone(torch.randn(2, 3, 20, 20))
+    assert not torch.equal(whole.backbone.program.norm.running_mean, before)
 
 
 def test_parts_of_a_detector_with_parts_are_captured_and_put_again(detector: nn.Module) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from graphc.errors import RecipeError
+from graphc.errors import CaptureError, RecipeError
 from graphc.pipeline.base import known_passes
+from graphc.pipeline.plan import captured
 from graphc.pipeline.recipe import read_recipe, recipe_schema
 from graphc.pipeline.targets import load_model
 
@@ -33,6 +34,7 @@ def test_a_recipe_makes_its_passes_and_inputs() -> None:
     [
         ({"passses": []}, ["unknown key 'passses'", "'passes'"]),
         ({"model": {"traget": "x"}}, ["model"]),
+        ({"model": {"target": "x", "parts": "y"}}, ["unknown key 'model.parts'", "'part'"]),
         ({"bench": {"thread": 2}}, ["bench.thread", "'threads'"]),
         ({"bench": {"threads": 0}}, ["bench.threads", "greater than or equal to 1"]),
         ({"seed": "many"}, ["seed", "integer"]),
@@ -102,6 +104,21 @@ def test_model_targets_that_are_none(target: str, words: list[str]) -> None:
     with pytest.raises(RecipeError) as caught:
         load_model(target, {})
     assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_a_part_of_the_model_is_compiled_alone() -> None:
+    program = captured(read_recipe({**GOOD, "model": {**GOOD["model"], "part": "conv1"}}))
+    assert [spec.shape for spec in program.contract.inputs] == [("batch", 12, "height", "width")]
+    assert set(program.tensors()) == {"weight", "bias"}
+    with pytest.raises(CaptureError) as caught:
+        captured(read_recipe({**GOOD, "model": {**GOOD["model"], "part": "conv"}}))
+    assert "'conv1'" in caught.value.hint
+
+
+def test_what_is_no_module_has_no_parts() -> None:
+    with pytest.raises(RecipeError, match="has no parts") as caught:
+        captured(read_recipe({**GOOD, "model": {"target": "tests.models:residual", "part": "conv1"}}))
+    assert caught.value.where == "model.part"
 
 
 def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
