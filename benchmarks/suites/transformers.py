@@ -16,16 +16,14 @@ import torch
 
 from benchmarks.models import Case
 
-SIZES: dict[str, Any] = {
-    **{"vocab_size": 100, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 144},
-    **{"num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 40, "image_size": 32, "patch_size": 8},
-    **{"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1, "projection_dim": 28},
-    **{"d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "max_source_positions": 40},
-    **{"decoder_attention_heads": 4, "encoder_ffn_dim": 144, "decoder_ffn_dim": 136, "max_target_positions": 40},
-    **{"d_ff": 144, "d_kv": 16, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 4, "num_frames": 6},
-    **{"num_experts": 6, "num_local_experts": 6, "n_routed_experts": 6, "num_experts_per_tok": 2, "moe_top_k": 2},
-    **{"moe_intermediate_size": 40, "shared_expert_intermediate_size": 56},
-}
+SIZES = """
+vocab_size=100 hidden_size=64 num_hidden_layers=2 num_attention_heads=4 intermediate_size=144 num_key_value_heads=2
+head_dim=16 max_position_embeddings=40 image_size=32 patch_size=8 pad_token_id=0 bos_token_id=1 eos_token_id=2
+decoder_start_token_id=1 projection_dim=28 d_model=64 encoder_layers=2 decoder_layers=2 encoder_attention_heads=4
+decoder_attention_heads=4 encoder_ffn_dim=144 decoder_ffn_dim=136 max_source_positions=40 max_target_positions=40
+d_ff=144 d_kv=16 num_layers=2 num_decoder_layers=2 num_heads=4 num_frames=6 num_experts=6 num_local_experts=6
+n_routed_experts=6 num_experts_per_tok=2 moe_top_k=2 moe_intermediate_size=40 shared_expert_intermediate_size=56
+"""
 BATCH, SEQUENCE, TARGET = {0: "batch"}, {0: "batch", 1: "sequence"}, {0: "batch", 1: "target"}
 OTHER = {"batch": 5, "sequence": 11, "target": 9}
 
@@ -53,9 +51,18 @@ KINDS: dict[str, dict[str, Input]] = {
         "input_ids": Input(partial(_ids, 7), SEQUENCE),
         "decoder_input_ids": Input(partial(_ids, 6), TARGET),
     },
+    "masked translation": {
+        "input_ids": Input(partial(_ids, 7), SEQUENCE),
+        "attention_mask": Input(partial(torch.ones, 3, 7, dtype=torch.int64), SEQUENCE),
+        "decoder_input_ids": Input(partial(_ids, 6), TARGET),
+    },
     "image": {"pixel_values": Input(partial(torch.randn, 3, 3, 32, 32), BATCH)},
     "photo": {"pixel_values": Input(partial(torch.randn, 3, 3, 64, 64), BATCH)},
     "video": {"pixel_values": Input(partial(torch.randn, 3, 6, 3, 32, 32), BATCH)},
+    "picture and text": {
+        "input_ids": Input(partial(_ids, 7), SEQUENCE),
+        "pixel_values": Input(partial(torch.randn, 3, 3, 32, 32), BATCH),
+    },
     "towers": {
         "input_ids": Input(partial(_ids, 7), SEQUENCE),
         "pixel_values": Input(partial(torch.randn, 3, 3, 32, 32), BATCH),
@@ -107,11 +114,12 @@ MODELS: dict[str, str] = {
     """,
     "translation": """
         BartForConditionalGeneration BlenderbotForConditionalGeneration BlenderbotSmallForConditionalGeneration
-        LEDForConditionalGeneration LongT5ForConditionalGeneration M2M100ForConditionalGeneration MarianMTModel
+        LEDForConditionalGeneration M2M100ForConditionalGeneration MarianMTModel
         MBartForConditionalGeneration MT5ForConditionalGeneration MvpForConditionalGeneration
         PegasusForConditionalGeneration PLBartForConditionalGeneration ProphetNetForConditionalGeneration
-        SwitchTransformersForConditionalGeneration T5ForConditionalGeneration UMT5ForConditionalGeneration
+        T5ForConditionalGeneration UMT5ForConditionalGeneration
     """,
+    "masked translation": "LongT5ForConditionalGeneration SwitchTransformersForConditionalGeneration",
     "whisper": "WhisperForConditionalGeneration",
     "speech": "Speech2TextForConditionalGeneration",
     "wave": """
@@ -138,9 +146,9 @@ MODELS: dict[str, str] = {
     """,
     "video": "TimesformerForVideoClassification VideoMAEForVideoClassification VivitForVideoClassification",
     "towers": """
-        AlignModel AltCLIPModel BlipModel ChineseCLIPModel CLIPModel CLIPSegForImageSegmentation GroupViTModel OwlViTModel
-        Owlv2Model SiglipModel ViltForQuestionAnswering
+        AlignModel AltCLIPModel BlipModel ChineseCLIPModel CLIPModel GroupViTModel OwlViTModel Owlv2Model SiglipModel
     """,
+    "picture and text": "CLIPSegForImageSegmentation ViltForQuestionAnswering",
     "series": "PatchTSTForPrediction PatchTSMixerForPrediction",
 }
 """By what goes in, the class that stands for each model type."""
@@ -151,7 +159,10 @@ FOUR: dict[str, Any] = {**STAGES, "num_hidden_layers": 4}
 SWIN: dict[str, Any] = {"image_size": 64, "patch_size": 4, "embed_dim": 24, "depths": [1, 2], "num_heads": [2, 4]}
 SEGFORMER: dict[str, Any] = {**STAGES, "num_attention_heads": [1, 2, 4, 5], "decoder_hidden_size": 48}
 WAVE: dict[str, Any] = {
-    **{"conv_dim": [32, 36, 40], "conv_kernel": [10, 3, 3], "conv_stride": [5, 2, 2], "num_conv_pos_embeddings": 16},
+    "conv_dim": [32, 36, 40],
+    "conv_kernel": [10, 3, 3],
+    "conv_stride": [5, 2, 2],
+    "num_conv_pos_embeddings": 16,
     "num_conv_pos_embedding_groups": 4,
 }
 LATENT = {"q_lora_rank": 24, "kv_lora_rank": 20, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 12}
@@ -167,7 +178,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "CanineForSequenceClassification": {"num_hash_buckets": 50, "local_transformer_stride": 4},
     "FunnelForMaskedLM": {"block_sizes": [1, 1], "d_inner": 144, "d_head": 16},
     "LongformerForMaskedLM": {"attention_window": [4, 4]},
-    "XLNetLMHeadModel": {"d_head": 16, "d_inner": 144},
+    "XLNetLMHeadModel": {"d_head": 16, "d_inner": 144, "use_mems_eval": False},
     "MambaForCausalLM": {"state_size": 12, "time_step_rank": 10},
     "FalconMambaForCausalLM": {"state_size": 12, "time_step_rank": 10},
     "Mamba2ForCausalLM": {"num_heads": 8, "head_dim": 16, "state_size": 12, "n_groups": 2, "chunk_size": 8},
@@ -184,8 +195,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "DeepseekV3ForCausalLM": DEEPSEEK,
     "Llama4ForCausalLM": {"intermediate_size_mlp": 72},
     "JambaForCausalLM": {
-        **{"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1},
-        **{"mamba_d_state": 12, "mamba_dt_rank": 10, "use_mamba_kernels": False},
+        "attn_layer_period": 2,
+        "attn_layer_offset": 1,
+        "expert_layer_period": 2,
+        "expert_layer_offset": 1,
+        "mamba_d_state": 12,
+        "mamba_dt_rank": 10,
+        "use_mamba_kernels": False,
     },
     "Lfm2ForCausalLM": {"layer_types": ["conv", "full_attention"]},
     "LEDForConditionalGeneration": {"attention_window": 4},
@@ -202,7 +218,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "ASTForAudioClassification": {"max_length": 34, "num_mel_bins": 20},
     "Wav2Vec2BertForCTC": {"feature_projection_input_dim": 20},
     "DPTForDepthEstimation": {
-        **{"num_hidden_layers": 4, "backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [16, 24, 32, 40]},
+        "num_hidden_layers": 4,
+        "backbone_out_indices": [0, 1, 2, 3],
+        "neck_hidden_sizes": [16, 24, 32, 40],
         "fusion_hidden_size": 24,
     },
     "YolosForObjectDetection": {"image_size": [32, 32], "num_detection_tokens": 10},
@@ -216,13 +234,19 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "GLPNForDepthEstimation": SEGFORMER,
     "HieraForImageClassification": {"image_size": [64, 64], "embed_dim": 16, "depths": [1, 1, 2, 1]},
     "LevitForImageClassification": {
-        **{"image_size": 64, "hidden_sizes": [32, 48, 64], "num_attention_heads": [2, 3, 4], "key_dim": [8, 8, 8]},
-        **{"depths": [1, 2, 1], "patch_size": 16},
+        "image_size": 64,
+        "hidden_sizes": [32, 48, 64],
+        "num_attention_heads": [2, 3, 4],
+        "key_dim": [8, 8, 8],
+        "depths": [1, 2, 1],
+        "patch_size": 16,
     },
     "MobileNetV1ForImageClassification": {"depth_multiplier": 0.5},
     "MobileNetV2ForImageClassification": {"depth_multiplier": 0.5},
     "MobileViTForImageClassification": {
-        **{"image_size": 64, "patch_size": 2, "hidden_sizes": [48, 56, 64]},
+        "image_size": 64,
+        "patch_size": 2,
+        "hidden_sizes": [48, 56, 64],
         "neck_hidden_sizes": [8, 16, 24, 32, 40, 48, 80],
     },
     "MobileViTV2ForImageClassification": {"image_size": 64, "patch_size": 2, "width_multiplier": 0.5},
@@ -249,6 +273,19 @@ OPTIONS: dict[str, dict[str, Any]] = {
 """What a class's configuration needs besides the sizes, or in other sizes."""
 
 
+class Similarities(torch.nn.Module):
+    """Of two towers that also give all they computed on the way, what they are asked for."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
+        """``[texts, images]``."""
+        logits: torch.Tensor = self.model(input_ids=input_ids, pixel_values=pixel_values).logits_per_text
+        return logits
+
+
 def cases() -> list[Case]:
     """All of them, in the order of their kinds."""
     return [case for kind, names in MODELS.items() for name in names.split() for case in _both(name, kind)]
@@ -272,12 +309,15 @@ def _case(model: Any, kind: str, attention: str) -> Case:
     named = {word for dims in dynamic.values() for word in dims.values()}
     other = {word: OTHER[word] for word in OTHER if word in named}
     title = f"{model.__name__} ({attention})"
-    return Case(title, partial(_build, model, attention), inputs, dynamic, other)
+    build = partial(_build, model, attention)
+    return Case(title, (lambda: Similarities(build())) if kind == "towers" else build, inputs, dynamic, other)
 
 
 def _build(model: Any, attention: str) -> torch.nn.Module:
     sizes, options = _sizes(model.config_class), OPTIONS.get(model.__name__, {})
-    inner = {name: {**sizes[name], **given} for name, given in options.items() if name in model.config_class.sub_configs}
+    inner = {
+        name: {**sizes[name], **given} for name, given in options.items() if name in model.config_class.sub_configs
+    }
     config = model.config_class(**{**sizes, "num_labels": 5, **options, **inner})
     config._attn_implementation = attention
     built: torch.nn.Module = model(config)
@@ -287,6 +327,10 @@ def _build(model: Any, attention: str) -> torch.nn.Module:
 def _sizes(config: Any) -> dict[str, Any]:
     """The sizes that a configuration, and each configuration in it, has number fields for."""
     defaults = {field.name: field.default for field in fields(config)}
-    targets = {name: config.attribute_map.get(name, name) for name in SIZES}
-    sizes = {n: SIZES[n] for n, target in targets.items() if isinstance(defaults.get(target, ()), int | NoneType)}
-    return sizes | {name: _sizes(part) for name, part in config.sub_configs.items() if is_dataclass(part)}
+    known = dict(word.split("=") for word in SIZES.split())
+    found: dict[str, Any] = {
+        name: int(size)
+        for name, size in known.items()
+        if isinstance(defaults.get(config.attribute_map.get(name, name), ()), int | NoneType)
+    }
+    return found | {name: _sizes(part) for name, part in config.sub_configs.items() if is_dataclass(part)}
