@@ -1,16 +1,20 @@
 """Convolutions, pooling and resampling: dense, grouped and depthwise are one rule.
 
-Kernel and spatial dims stay whole: cutting them would change the padding too.
+Kernel dims stay whole: cutting them would change the padding too. So do spatial dims, unless the
+result has the same: then neighbours meet, and the dim is mixed (a convolution over channels).
 """
 
 from __future__ import annotations
+
+import re
+from functools import cache
 
 import torch
 
 from graphc.axes.axis import Axis, product
 from graphc.axes.unify import divide
 from graphc.rules.operation import Operation, Value
-from graphc.rules.table import RULES, Notation, line, rule
+from graphc.rules.table import RULES, Flow, line, rule
 
 aten = torch.ops.aten
 ROLES = {"o": "filters", "g": "groups"}
@@ -26,16 +30,46 @@ def _brackets(letters: tuple[str, ...], prefix: str) -> str:
     return " ".join(f"[{prefix}{letter}]" for letter in letters)
 
 
-CORE: dict[tuple[int, bool], Notation] = {}
+CORE: dict[tuple[int, bool], Flow] = {}
 """Lines of ``aten.convolution`` by rank, and whether it is transposed."""
+
+
+def _convolution(rank: int, groups: int) -> Flow:
+    """A convolution whose argument ``groups`` is at this position.
+
+    A spatial dim that keeps its size is the same dim in the result: each position by itself where
+    the kernel has one place along it, else mixed with its neighbours.
+    """
+
+    @cache
+    def line_of(ways: tuple[str, ...]) -> Flow:
+        before, after = zip(*(way.split() for way in ways), strict=True)
+        kernel = _brackets(SPACE[rank], "k")
+        text = f"... (g i) {' '.join(before)}, (g o) i {kernel}, (g o) -> ... (g o) {' '.join(after)}"
+        macs = " ".join(["... g o i", kernel, *after])
+        return line(text, sizes={"g": groups}, roles=ROLES, macs=re.sub(r"[][~]", "", macs))
+
+    def flow(op: Operation) -> Value:
+        strides = op.arg(3, 1)
+        strides = strides * (rank // len(strides)) if isinstance(strides, list) else [strides] * rank
+        dims = zip(SPACE[rank], op.tensor(0)[-rank:], op.tensor(1)[-rank:], op.shape()[-rank:], strides, strict=True)
+        return line_of(tuple(_way(*dim) for dim in dims))(op)
+
+    return flow
+
+
+def _way(letter: str, axis: Axis | None, kernel: Axis | None, after: int, stride: int) -> str:
+    """The words of a spatial dim before and after."""
+    if stride != 1 or after != (axis.size if axis else 1):
+        return f"[{letter}] [out_{letter}]"
+    return f"{letter} {letter}" if kernel is None else f"~{letter} ~{letter}"
+
 
 for _rank, _letters in SPACE.items():
     _in, _kernel, _out = (_brackets(_letters, prefix) for prefix in ("", "k", "out_"))
-    _macs = "... g o i " + " ".join(f"k{s} out_{s}" for s in _letters)
-    _line = f"... (g i) {_in}, (g o) i {_kernel}, (g o) -> ... (g o) {_out}"
     _conv = getattr(aten, f"conv{_rank}d")
-    rule([_conv.default, _conv.padding], _line, sizes={"g": 6}, roles=ROLES, macs=_macs)
-    CORE[_rank, False] = line(_line, sizes={"g": 8}, roles=ROLES, macs=_macs)
+    rule([_conv.default, _conv.padding], _convolution(_rank, groups=6))
+    CORE[_rank, False] = _convolution(_rank, groups=8)
     _line = f"... (g i) {_in}, (g i) o {_kernel}, (g o) -> ... (g o) {_out}"
     _macs = "... g o i " + " ".join(f"k{s} {s}" for s in _letters)
     _transposed = getattr(aten, f"conv_transpose{_rank}d")
