@@ -24,6 +24,7 @@ from graphc.emitters.base import Emitter
 from graphc.emitters.equality import Runner
 from graphc.emitters.exporting import export, with_plain_outputs
 from graphc.emitters.record import version
+from graphc.emitters.translations import translations
 from graphc.errors import EmitError
 from graphc.ir.contract import TensorSpec
 from graphc.ir.program import Program
@@ -107,7 +108,13 @@ def _quiet() -> Iterator[None]:
 def _translate(exported: ExportedProgram, opset_version: int | None, where: str) -> ONNXProgram:
     try:
         with _quiet():
-            translated = torch.onnx.export(exported, dynamo=True, opset_version=opset_version, verbose=False)
+            translated = torch.onnx.export(
+                exported,
+                dynamo=True,
+                opset_version=opset_version,
+                custom_translation_table=translations(exported),
+                verbose=False,
+            )
     except (RuntimeError, ValueError, TypeError) as error:
         raise EmitError(
             "the program cannot be translated to ONNX",
