@@ -31,6 +31,8 @@ class PruneWidth(PruneAxes):
         return self.units
 
     def owns(self, axis: Axis) -> bool:
-        """Axes that a linear layer makes, that are neither heads nor within heads nor filters."""
+        """Axes that a linear layer makes, that are neither heads nor within heads nor filters, nor whole experts."""
+        if "width" not in axis.roles or "choices" in axis.roles:
+            return False
         other = axis.roles & {"heads", "head_dim", "filters", "repeat"}
-        return "width" in axis.roles and (not other or (self.mixed and axis.mixed)) and (self.mixed or not axis.mixed)
+        return (not other or (self.mixed and axis.mixed)) and (self.mixed or not axis.mixed)

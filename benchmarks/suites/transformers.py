@@ -166,7 +166,14 @@ WAVE: dict[str, Any] = {
     "num_conv_pos_embedding_groups": 4,
 }
 LATENT = {"q_lora_rank": 24, "kv_lora_rank": 20, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 12}
-DEEPSEEK = {**LATENT, "num_key_value_heads": 4, "n_group": 2, "topk_group": 1, "first_k_dense_replace": 1}
+DEEPSEEK = {
+    **LATENT,
+    "num_key_value_heads": 4,
+    "n_group": 2,
+    "topk_group": 1,
+    "n_routed_experts": 8,
+    "first_k_dense_replace": 1,
+}
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "AlbertForMaskedLM": {"embedding_size": 32},

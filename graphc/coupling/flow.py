@@ -15,7 +15,8 @@ from graphc.coupling.naming import name_axes
 from graphc.ir.graph import attribute
 from graphc.ir.program import Program
 from graphc.rules import Operation, load_installed_rules, rule_of
-from graphc.rules.operation import Cost, Literal, Value, hint, sizes_of
+from graphc.rules.choice import hand_on
+from graphc.rules.operation import Cost, Literal, Need, Value, hint, sizes_of
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Analysis:
         values: what the flow knows of each node.
         literals: arguments that repeat sizes of axes.
         costs: multiply-accumulates as products of axes.
+        needs: how many units of an axis must be left.
         unknown: ops without a rule, and the nodes that use them.
     """
 
@@ -38,6 +40,7 @@ class Analysis:
     values: dict[Node, Value]
     literals: list[Literal]
     costs: list[Cost]
+    needs: list[Need]
     unknown: dict[str, list[Node]] = field(default_factory=dict)
 
 
@@ -68,8 +71,10 @@ def analyze(program: Program) -> Analysis:
                 values[node] = rule(op)
             elif node.target is operator.getitem and isinstance(values[node.args[0]], tuple):
                 values[node] = values[node.args[0]][node.args[1]]
+                op.chosen(op.choice(*node.args))
             else:
                 values[node] = _without_rule(op, unknown)
+            hand_on(op)
         elif node.op == "get_attr":
             values[node] = _tensor_layout(program, node)
             if isinstance(values[node], tuple):
@@ -77,11 +82,13 @@ def analyze(program: Program) -> Analysis:
         elif node.op == "placeholder":
             values[node] = _input_layout(node, next(inputs).name)
         elif node.op == "output":
+            op.node = node
+            hand_on(op)
             _pin_outputs(program, node, values)
     _pin_mixed_sums(op.literals)
     axes = _members(tensors)
     name_axes(axes, op.births)
-    return Analysis(program, axes, tensors, values, op.literals, op.costs, unknown)
+    return Analysis(program, axes, tensors, values, op.literals, op.costs, op.needs, unknown)
 
 
 def _tensor_layout(program: Program, node: Node) -> Value:

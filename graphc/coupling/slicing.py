@@ -18,7 +18,7 @@ from graphc.axes.axis import Axis, leaves, measure, positions
 from graphc.coupling.flow import Analysis, analyze
 from graphc.errors import SliceError, nearest
 from graphc.ir.edit import rebuild, replace
-from graphc.ir.graph import copy_graph
+from graphc.ir.graph import copy_graph, source_line
 from graphc.ir.program import Program
 from graphc.rules.operation import Literal
 
@@ -98,7 +98,22 @@ def resolve(analysis: Analysis, kept: Kept) -> dict[Axis, list[int]]:
             raise SliceError(what, why=why, hint=f"give distinct indices from 0 to {axis.size - 1}")
         if indices != list(range(axis.size)):
             chosen[axis] = indices
+    _check_needs(analysis, chosen)
     return chosen
+
+
+def _check_needs(analysis: Analysis, chosen: Mapping[Axis, Sequence[int]]) -> None:
+    sizes = {axis: len(units) for axis, units in chosen.items()}
+    for need in analysis.needs:
+        left = measure(need.axis, sizes)
+        if left < need.units:
+            cut = ", ".join(repr(axis.name) for axis in leaves(need.axis) if axis in sizes)
+            raise SliceError(
+                f"cannot slice {cut} to {left} units",
+                where=f"{need.node.name}, {source_line(need.node)}",
+                why=f"{need.units} of them are chosen there",
+                hint=f"keep at least {need.units}",
+            )
 
 
 def _members_text(axis: Axis) -> str:
@@ -136,7 +151,7 @@ def _restate(graph: Graph, analysis: Analysis, chosen: Mapping[Axis, Sequence[in
             continue
         node = nodes[literal.node]
         old = sum(measure(axis, {}) for axis in literal.axes)
-        new = sum(measure(axis, sizes) for axis in literal.axes)
+        new = sum(measure(axis, sizes) for axis in literal.axes) + literal.more
         _set(node, literal, _resized(graph, node, literal.read(node), old, new))
 
 

@@ -2,6 +2,7 @@
 
 from graphc.rules import (
     attention,
+    choice,
     contract,
     conv,
     index,
@@ -21,6 +22,7 @@ __all__ = [
     "RULES",
     "Operation",
     "attention",
+    "choice",
     "contract",
     "conv",
     "index",

@@ -22,7 +22,7 @@ rule(aten.linear.default, "... i, o i, o -> ... o", roles=WIDTH, macs="... o i")
 rule(aten.outer.default, "m, n -> m n")
 rule([aten.dot.default, aten.vdot.default], "k, k -> ", macs="k")
 rule(aten.mv.default, "m k, k -> m", macs="m k")
-rule("transformers.grouped_mm_fallback.default", "[s] i, [e] i o, [e] -> [s] o", roles=WIDTH, macs="s i o")
+rule("transformers.grouped_mm_fallback.default", "[s] i, ~e i o, ~e -> [s] o", roles=WIDTH, macs="s i o")
 rule(aten.bilinear.default, "... i, ... j, o i j, o -> ... o", roles=WIDTH, macs="... o i j")
 
 _PRODUCTS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.fx import Node
@@ -55,10 +56,25 @@ def _indexed(op: Operation, axes: Layout, indices: Sequence[Node | None]) -> tup
             for axis in op.values[index] if _is_mask(index) else ():
                 _stay(axis, op, "indexed by a mask")
         dim += rank
-    for i in where:
+    ints = [index for index in indices if index is not None and not _is_mask(index)]
+    if len(ints) == len(picked):
+        for i, index in zip(where, ints, strict=True):
+            _read(op, axes[i], index, "indexed by value")
+    for i in where if len(ints) != len(picked) else ():
         _stay(axes[i], op, "indexed by value")
     adjacent = where == list(range(where[0], where[-1] + 1))
     return where, where[0] if adjacent else 0, broadcast(picked, op.where)
+
+
+def _read(op: Operation, axis: Axis | None, index: Any, why: str) -> None:
+    """A dim read or written at the places that an index gives: whole, or that whose units it numbers."""
+    units = op.choice(index)
+    if units is not None and axis is not None and axis.size == units.size:
+        unify(axis, units, op.where)
+        units.mix()
+    else:
+        for one in (axis, units):
+            _stay(one, op, why)
 
 
 def _is_mask(node: Node) -> bool:
@@ -73,7 +89,7 @@ def _stay(axis: Axis | None, op: Operation, why: str) -> None:
 def _index_select(op: Operation) -> Value:
     axes, (own,) = op.tensor(0), op.tensor(2) or (None,)
     dim = op.number(op.arg(1)) % len(axes)
-    _stay(axes[dim], op, "indexed by value")
+    _read(op, axes[dim], op.arg(2), "indexed by value")
     return (*axes[:dim], own, *axes[dim + 1 :])
 
 
@@ -88,7 +104,7 @@ def _along(op: Operation, axes: Layout, index: Layout, what: str) -> None:
     dim = op.number(op.arg(1)) % max(1, len(axes))
     for i, (axis, own) in enumerate(zip(axes, index, strict=True)):
         if i == dim:
-            _stay(axis, op, f"{what} by index")
+            _read(op, axis, op.arg(2), f"{what} by index")
         elif axis is not None and own is not None and axis.size == own.size:
             unify(axis, own, op.where)
         else:
@@ -130,9 +146,18 @@ def _all_stay(op: Operation) -> Value:
 
 
 def _counts(op: Operation) -> Value:
-    """How often each value occurs."""
+    """How often each value occurs; where each unit of an axis is counted, they may be fewer."""
+    units = op.choice(op.arg(0))
+    bins, low, high = (op.arg(i, default) for i, default in ((1, 100), (2, 0), (3, 0)))
+    each = units is not None and op.node.target is aten.histc.default and (bins, low) == (units.size, 0)
     for axis in (axis for layout in op.inputs() for axis in layout):
         _stay(axis, op, "counted by value")
+    if units is not None and each and high == bins - 1:
+        units.mix()
+        op.state((1,), units)
+        op.state((3,), units, more=-1)
+        return (units,)
+    _stay(units, op, "counted by value")
     return tuple(op.fresh(size, "counts by value") for size in op.shape())
 
 
@@ -229,6 +254,13 @@ def _filled(size_index: int) -> Flow:
 
 
 def _one_hot(op: Operation) -> Value:
+    """One place for each class; of an axis whose units the classes number, for each unit."""
+    units = op.choice(op.arg(0))
+    if units is not None and op.arg(1, -1) == units.size:
+        units.mix()
+        op.state((1,), units)
+        return (*op.tensor(0), units)
+    _stay(units, op, "one-hot classes")
     return (*op.tensor(0), op.fresh(op.shape()[-1], "one-hot classes"))
 
 

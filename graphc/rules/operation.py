@@ -18,11 +18,12 @@ Value = Any
 
 @dataclass(frozen=True)
 class Literal:
-    """An argument that repeats the size of axes: it is the sum of their sizes."""
+    """An argument that repeats the size of axes: it is the sum of their sizes, and ``more``."""
 
     node: Node
     path: tuple[int | str, ...]
     axes: tuple[Axis | None, ...]
+    more: int = 0
 
     def read(self, node: Node | None = None) -> Any:
         """The argument as it stands in the node, or in a copy of it."""
@@ -38,6 +39,15 @@ class Cost:
 
     node: Node
     axes: tuple[Axis | None, ...]
+
+
+@dataclass(frozen=True)
+class Need:
+    """A node that takes this many units of an axis, so that as many must be left."""
+
+    node: Node
+    axis: Axis
+    units: int
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,9 @@ class Operation:
         self.literals: list[Literal] = []
         self.costs: list[Cost] = []
         self.births: list[Birth] = []
+        self.needs: list[Need] = []
+        self.numbered: dict[tuple[Node, int], Axis] = {}
+        self.asked: set[Node] = set()
         self.node: Node
 
     def where(self) -> str:
@@ -115,9 +128,35 @@ class Operation:
         """A new axis that must stay whole."""
         return None if size == 1 else leaf(size, f"{why} at {self.where()}")
 
-    def state(self, path: tuple[int | str, ...], *axes: Axis | None) -> None:
-        """Say that the argument at ``path`` is the sum of the sizes of ``axes``."""
-        self.literals.append(Literal(self.node, path, axes))
+    def state(self, path: tuple[int | str, ...], *axes: Axis | None, more: int = 0) -> None:
+        """Say that the argument at ``path`` is the sum of the sizes of ``axes``, and ``more``."""
+        self.literals.append(Literal(self.node, path, axes, more))
+
+    def chosen(self, axis: Axis | None, result: int = 0) -> None:
+        """Say that a result holds numbers of an axis's units, found by value: as ``topk`` does.
+
+        Where all ops that read such numbers count units of the same axis by them, it may be cut: then
+        among fewer units others are chosen. Any other reader pins it.
+        """
+        if axis is not None:
+            axis.play("choices")
+            self.numbered[self.node, result] = axis
+
+    def choice(self, value: Any, result: int = 0) -> Axis | None:
+        """The axis whose units the values of an argument number, if they do; the rule takes care of it."""
+        if not isinstance(value, Node):
+            return None
+        self.asked.add(value)
+        return self.numbered.get((value, result))
+
+    def is_chosen(self, axis: Axis) -> bool:
+        """Are units of this axis chosen by value somewhere before?"""
+        return any(axis.root() is known.root() for known in self.numbered.values())
+
+    def need(self, axis: Axis | None, units: int) -> None:
+        """Say that at least so many units of an axis must be left."""
+        if axis is not None:
+            self.needs.append(Need(self.node, axis, units))
 
     def cost(self, *axes: Axis | None) -> None:
         """Say that the op takes as many multiply-accumulates as the product of ``axes``."""

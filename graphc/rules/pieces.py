@@ -7,7 +7,7 @@ from torch.fx import Node
 
 from graphc.axes.axis import Axis, Layout, leaf, total
 from graphc.axes.notation import broadcast
-from graphc.axes.unify import ONE_UNIT, cut
+from graphc.axes.unify import ONE_UNIT, cut, divide
 from graphc.rules.operation import Operation, Value, positive
 from graphc.rules.table import rule
 
@@ -90,6 +90,9 @@ def _slice(op: Operation) -> Value:
     stop = END if end is None else op.number(end)
     if op.number(start) == 0 and stop >= axis.size and op.arg(4, 1) == 1 and (end is None or stop >= END):
         return axes
+    pair = _every(op, axis, start, stop)
+    if pair is not None:
+        return (*axes[:dim], pair, *axes[dim + 1 :])
     if isinstance(start, Node) or isinstance(end, Node) or op.arg(4, 1) != 1 or start < 0 or stop < 0:
         axis.pin(f"sliced by position at {op.where()}")
         return (*axes[:dim], op.fresh(result, "sliced by position"), *axes[dim + 1 :])
@@ -104,6 +107,20 @@ def _slice(op: Operation) -> Value:
     if stop < END:
         op.state((3,), *([before if before is not None else leaf(1)] if start else []), piece or leaf(1))
     return (*axes[:dim], piece, *axes[dim + 1 :])
+
+
+def _every(op: Operation, axis: Axis, start: Node | int, stop: int) -> Axis | None:
+    """Every n-th of all units, as the even ones are: of ``(result n)`` n stays whole. None if it is not that."""
+    step = op.arg(4, 1)
+    if isinstance(start, Node) or step == 1 or not 0 <= start < step or stop < END or axis.size % step:
+        return None
+    if step == axis.size:
+        return None
+    pair = divide(axis, axis.size // step, op.where)
+    if pair is None:
+        return None
+    pair[1].pin(f"every {step}-th taken at {op.where()}")
+    return pair[0]
 
 
 def _narrow(op: Operation) -> Value:

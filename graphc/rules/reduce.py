@@ -36,11 +36,22 @@ def _reduction(dim_index: int = 1, keep_index: int | str = 2) -> Flow:
 
 
 def _two_results(op: Operation) -> Value:
-    """min.dim, max.dim, ...: the same layout twice, positions pinned."""
+    """median.dim, mode: the same layout twice, positions pinned."""
     axes = op.tensor(0)
     dims = op.numbers(1)
     for axis in _over(axes, dims):
         axis.pin(f"positions found along it at {op.where()}")
+    layout = _reduced(axes, dims, bool(op.arg(2, False)))
+    return layout, layout
+
+
+def _extreme(op: Operation) -> Value:
+    """max.dim, min.dim: a value, and the number of the unit that has it."""
+    axes = op.tensor(0)
+    dims = op.numbers(1)
+    for axis in _over(axes, dims):
+        axis.mix()
+        op.chosen(axis, 1)
     layout = _reduced(axes, dims, bool(op.arg(2, False)))
     return layout, layout
 
@@ -52,11 +63,16 @@ def _all(op: Operation) -> Value:
 
 
 def _positions(op: Operation) -> Value:
-    """argmax, argmin: the result counts positions."""
+    """argmax, argmin: the number of a unit along one dim; over all dims it counts positions."""
     axes = op.tensor(0)
-    dims = [int(op.arg(1))] if op.arg(1) is not None else list(range(len(axes)))
+    if op.arg(1) is None:
+        for axis in _over(axes, list(range(len(axes)))):
+            axis.pin(f"positions found along it at {op.where()}")
+        return _reduced(axes, list(range(len(axes))), bool(op.arg(2, False)))
+    dims = [op.number(op.arg(1))]
     for axis in _over(axes, dims):
-        axis.pin(f"positions found along it at {op.where()}")
+        axis.mix()
+        op.chosen(axis)
     return _reduced(axes, dims, bool(op.arg(2, False)))
 
 
@@ -94,17 +110,22 @@ def _compared(dim_index: int | None, default: int, keep_index: int) -> Flow:
 
 
 def _scan(op: Operation) -> Value:
+    """Every unit meets those before it; units that are chosen by value have no order of their own."""
     axes = op.tensor(0)
     for axis in _over(axes, [op.number(op.arg(1))]):
-        axis.pin(f"scanned in order at {op.where()}")
+        if op.is_chosen(axis):
+            axis.mix()
+        else:
+            axis.pin(f"scanned in order at {op.where()}")
     return axes
 
 
 def _sorted(dim_index: int | str) -> Flow:
-    """sort, argsort: the dim is ordered by value."""
+    """sort, argsort: the dim is ordered by value; numbers of units are in order whatever units there are."""
 
     def flow(op: Operation) -> Value:
         axes = op.tensor(0)
+        op.choice(op.arg(0))
         for axis in _over(axes, [op.number(op.arg(dim_index, -1))]):
             axis.pin(f"ordered by value at {op.where()}")
         return axes
@@ -113,11 +134,14 @@ def _sorted(dim_index: int | str) -> Flow:
 
 
 def _topk(op: Operation) -> Value:
+    """The greatest of a dim, and the numbers of their units: fewer units can be chosen from, if enough are left."""
     axes = list(op.tensor(0))
-    dim = op.number(op.arg(2, -1))
+    dim, count = op.number(op.arg(2, -1)), op.number(op.arg(1))
     for axis in _over(tuple(axes), [dim]):
-        axis.pin(f"ordered by value at {op.where()}")
-    axes[dim] = op.fresh(op.number(op.arg(1)), "ordered by value")
+        axis.mix()
+        op.chosen(axis, 1)
+        op.need(axis, count)
+    axes[dim] = op.fresh(count, "ordered by value")
     return tuple(axes)
 
 
@@ -135,10 +159,11 @@ rule([aten.mean.default, aten.sum.default], _all)
 rule(
     [aten.max.default, aten.min.default, aten.all.default, aten.any.default, aten.prod.default, aten.std.default], _all
 )
-rule([aten.max.dim, aten.min.dim, aten.median.dim, aten.mode.default], _two_results)
+rule([aten.max.dim, aten.min.dim], _extreme)
+rule([aten.median.dim, aten.mode.default], _two_results)
 rule([aten.argmax.default, aten.argmin.default], _positions)
 rule([aten.cumsum.default, aten.cumprod.default, aten.logcumsumexp.default], _scan)
-rule([aten.cummax.default, aten.cummin.default], _twice(_scan))
+rule([aten.cummax.default, aten.cummin.default], _twice(_sorted(1)))
 rule(aten.sort.default, _twice(_sorted(1)))
 rule(aten.sort.stable, _twice(_sorted("dim")))
 rule(aten.argsort.default, _sorted(1))
