@@ -171,6 +171,7 @@ DEEPSEEK = {
     "num_key_value_heads": 4,
     "n_group": 2,
     "topk_group": 1,
+    "num_local_experts": 8,
     "n_routed_experts": 8,
     "first_k_dense_replace": 1,
 }

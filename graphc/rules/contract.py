@@ -70,18 +70,16 @@ def _biased_product(op: Operation) -> Value:
 
 def _einsum(op: Operation) -> Value:
     """The op's own notation is the rule; what is summed within one operand alone is mixed."""
-    equation = str(op.arg(0)).replace(" ", "")
-    pattern = parse(_spaced(equation))
     operands = [op.values[node] for node in op.arg(1)]
-    match = Match(pattern, {}, op.where)
-    for operand, layout in zip(pattern.operands, operands, strict=True):
+    match = Match(parse(_spaced(str(op.arg(0)), [len(layout) for layout in operands])), {}, op.where)
+    for operand, layout in zip(match.pattern.operands, operands, strict=True):
         assert operand is not None
         match.read(operand, layout)
     for axis in _summed_alone(match, operands):
         axis.mix()
     if len(operands) > 1:
-        op.cost(*match.leading, *match.bound.values())
-    return match.write(pattern.results[0], op.shape)
+        op.cost(*match.bound.values())
+    return match.write(match.pattern.results[0], op.shape)
 
 
 def _summed_alone(match: Match, operands: Sequence[Layout]) -> list[Axis]:
@@ -90,19 +88,26 @@ def _summed_alone(match: Match, operands: Sequence[Layout]) -> list[Axis]:
     stay = {letter for dim in result.dims for letter in dim.letters}
     inside = [{x for axis in layout if axis is not None for x in leaves(axis)} for layout in operands]
     gone = [axis for letter, axis in match.bound.items() if letter not in stay]
-    gone += [] if result.ellipsis else match.leading
     parts = [x for axis in gone if axis is not None for x in leaves(axis)]
     return [x for x in parts if sum(x in axes for axes in inside) < 2]
 
 
-def _spaced(equation: str) -> str:
-    left, arrow, right = equation.partition("->")
+def _spaced(equation: str, ranks: Sequence[int]) -> str:
+    """An equation of einsum as a line of notation: ``...`` becomes as many letters as it stands for."""
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    hidden = [rank - len(term) + 3 for term, rank in zip(terms, ranks, strict=True) if "..." in term]
+    rest = [f"dim{i}" for i in range(max(hidden, default=0))]
     if not arrow:
         letters = sorted(set(left) - set(",."))
-        right = ("..." if "..." in left else "") + "".join(c for c in letters if left.count(c) == 1)
-    text = f"{left}->{right}"
-    marked = text.replace("...", "\0").replace("->", "\1")
-    return " ".join({"\0": "...", "\1": "->"}.get(c, c) for c in marked)
+        right = ("..." if hidden else "") + "".join(c for c in letters if left.count(c) == 1)
+
+    def words(term: str, dims: Sequence[str]) -> str:
+        before, dots, after = term.partition("...")
+        return " ".join([*before, *(dims if dots else ()), *after])
+
+    given = [words(term, rest[len(rest) - (rank - len(term) + 3) :]) for term, rank in zip(terms, ranks, strict=True)]
+    return f"{', '.join(given)} -> {words(right, rest)}"
 
 
 rule(aten.matmul.default, lambda op: _product(op, 0))
