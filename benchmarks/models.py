@@ -83,7 +83,10 @@ def transformer(name: str, attention: str) -> Case:
 
 
 def randomise(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """Batch-norm statistics and constant parameters (zero heads, tiny layer scales) made random."""
+    """Batch-norm statistics and constant parameters (zero heads, tiny layer scales) made random.
+
+    Matrices that are drawn too small for their inputs are scaled to keep the size of what they multiply.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, value in [*model.named_parameters(), *model.named_buffers()]:
@@ -91,8 +94,12 @@ def randomise(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
                 value.uniform_(0.5, 2, generator=generator)
             elif name.endswith("running_mean"):
                 value.normal_(0, 1, generator=generator)
-            elif isinstance(value, torch.nn.Parameter) and value.numel() > 1 and float(value.std()) < 1e-2:
-                value.normal_(0.5, 0.3, generator=generator)
-            elif isinstance(value, torch.nn.Parameter) and float(value.std()) < 0.03:
-                value.mul_(4)
+            elif isinstance(value, torch.nn.Parameter) and value.numel() > 1:
+                deviation, fan = float(value.std()), value[0].numel()
+                if fan == 1 and deviation < 1e-2:
+                    value.normal_(0.5, 0.3, generator=generator)
+                elif fan > 1 and deviation < 1e-6:
+                    value.normal_(0, fan**-0.5, generator=generator)
+                elif fan > 1 and deviation < 0.5 * fan**-0.5:
+                    value.mul_(fan**-0.5 / deviation)
     return model

@@ -13,8 +13,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -28,6 +29,7 @@ from benchmarks.models import Case, cases, randomise
 from graphc.axes.axis import Axis
 from graphc.coupling import analyze
 from graphc.coupling.cost import budget
+from graphc.ir.edit import rebuild
 from graphc.measure.environment import environment
 
 SEED = 0
@@ -65,14 +67,19 @@ def outputs(program: graphc.Program, sizes: Mapping[str, int]) -> torch.Tensor:
 
 
 def counted(program: graphc.Program) -> tuple[int, int]:
-    """Parameters, and MACs by torch's FLOP counter, at the example size.
+    """Parameters, and MACs by torch's FLOP counter, at the example size."""
+    args, kwargs = program.example()
+    return sum(p.numel() for p in program.parameters()), macs_of(program, *args, **kwargs)
+
+
+def macs_of(model: Callable[..., Any], *args: Any, **kwargs: Any) -> int:
+    """MACs of one run by torch's FLOP counter.
 
     The counter does not know the CPU's fused attention, so attention runs as matrix products.
     """
-    args, kwargs = program.example()
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        program(*args, **kwargs)
-    return sum(p.numel() for p in program.parameters()), counter.get_total_flops() // 2
+        model(*args, **kwargs)
+    return counter.get_total_flops() // 2
 
 
 def said(program: graphc.Program, kept: Mapping[Axis, Sequence[int]]) -> tuple[int, int]:
@@ -84,12 +91,18 @@ def said(program: graphc.Program, kept: Mapping[Axis, Sequence[int]]) -> tuple[i
 
 
 def train_one_step(program: graphc.Program) -> None:
-    """One step of SGD must change every parameter that has a gradient, to finite values."""
-    training = graphc.set_training(program, True)
+    """One step of SGD on a copy: gradients must come, and all parameters stay finite."""
+    own = {
+        name: torch.nn.Parameter(value.detach().clone())
+        for name, value in program.tensors().items()
+        if isinstance(value, torch.nn.Parameter)
+    }
+    training = graphc.set_training(rebuild(program, tensors=own), True)
     args, kwargs = program.example()
     optimizer = torch.optim.SGD(training.parameters(), lr=1e-4)
-    results = [v for v in pytree.tree_leaves(training(*args, **kwargs)) if isinstance(v, torch.Tensor)]
-    loss = sum(value.float().square().mean() for value in results)
+    results = [v.float() for v in pytree.tree_leaves(training(*args, **kwargs)) if isinstance(v, torch.Tensor)]
+    scales = [value.detach().abs().max().clamp(min=1e-9) for value in results]
+    loss = sum((value / scale).square().mean() for value, scale in zip(results, scales, strict=True))
     assert isinstance(loss, torch.Tensor)
     loss.backward()  # type: ignore[no-untyped-call] # torch
     assert any(p.grad is not None and float(p.grad.abs().sum()) > 0 for p in training.parameters())
