@@ -20,6 +20,7 @@ from graphc.errors import SliceError, nearest
 from graphc.ir.edit import rebuild, replace
 from graphc.ir.graph import copy_graph, source_line
 from graphc.ir.program import Program
+from graphc.ir.text import operator_name
 from graphc.rules.operation import Literal
 
 Kept = Mapping[Axis, Sequence[int]] | Mapping[str, Sequence[int]] | Mapping[Axis | str, Sequence[int]]
@@ -106,13 +107,14 @@ def _check_needs(analysis: Analysis, chosen: Mapping[Axis, Sequence[int]]) -> No
     sizes = {axis: len(units) for axis, units in chosen.items()}
     for need in analysis.needs:
         left = measure(need.axis, sizes)
-        if left < need.units:
-            cut = ", ".join(repr(axis.name) for axis in leaves(need.axis) if axis in sizes)
+        cut = ", ".join(repr(axis.name) for axis in leaves(need.axis) if axis in sizes)
+        if cut and not need.holds(left):
+            multiple = f", and a multiple of {need.multiple}" if need.multiple > 1 else ""
             raise SliceError(
                 f"cannot slice {cut} to {left} units",
                 where=f"{need.node.name}, {source_line(need.node)}",
-                why=f"{need.units} of them are chosen there",
-                hint=f"keep at least {need.units}",
+                why=f"{operator_name(need.node)} takes at least {need.least}{multiple}",
+                hint=f"keep at least {need.least}{multiple}",
             )
 
 

@@ -13,7 +13,7 @@ from torch.fx import Node
 from graphc.axes.axis import Axis, Layout, leaves
 from graphc.axes.notation import Match, broadcast, parse
 from graphc.rules.operation import Operation, Value
-from graphc.rules.table import rule
+from graphc.rules.table import line, rule
 
 aten = torch.ops.aten
 WIDTH = {"o": "width"}
@@ -110,6 +110,28 @@ def _spaced(equation: str, ranks: Sequence[int]) -> str:
     return f"{', '.join(given)} -> {words(right, rest)}"
 
 
+GROUPED = {
+    (2, 3): line("[s] i, ~e i o, ~e -> [s] o", roles=WIDTH, macs="s i o"),
+    (3, 3): line("e s i, e i o -> e s o", roles=WIDTH, macs="e s i o"),
+    (3, 2): line("[e] [s] i, i [t], [e] -> [s] [t]", macs="s i t"),
+    (2, 2): line("[s] [i], [i] [t], [e] -> [e] [s] [t]", macs="s i t"),
+}
+"""Products by group, by the dims of both sides."""
+
+ROW = 16
+"""Bytes of which the rows of both sides must have a multiple."""
+
+
+def _grouped(op: Operation) -> Value:
+    """Rows or matrices, each with the matrix of its group; what is contracted and what results lies in rows."""
+    left, right = op.tensor(0), op.tensor(1)
+    multiple = ROW // op.node.args[0].meta["val"].element_size()  # type: ignore[union-attr] # a tensor by the schema
+    for axis in (left[-1], right[-1]):
+        op.need(axis, multiple=multiple)
+    return GROUPED[len(left), len(right)](op)
+
+
+rule(aten._grouped_mm.default, _grouped)
 rule(aten.matmul.default, lambda op: _product(op, 0))
 rule(aten.mm.default, lambda op: _product(op, 0))
 rule(aten.bmm.default, lambda op: _product(op, 0))

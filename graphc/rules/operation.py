@@ -43,11 +43,16 @@ class Cost:
 
 @dataclass(frozen=True)
 class Need:
-    """A node that takes this many units of an axis, so that as many must be left."""
+    """What a node asks of the number of units that are left of an axis: so many at least, and a multiple."""
 
     node: Node
     axis: Axis
-    units: int
+    least: int
+    multiple: int
+
+    def holds(self, left: int) -> bool:
+        """Is it met by so many units?"""
+        return left >= self.least and left % self.multiple == 0
 
 
 @dataclass(frozen=True)
@@ -153,10 +158,10 @@ class Operation:
         """Are units of this axis chosen by value somewhere before?"""
         return any(axis.root() is known.root() for known in self.numbered.values())
 
-    def need(self, axis: Axis | None, units: int) -> None:
-        """Say that at least so many units of an axis must be left."""
+    def need(self, axis: Axis | None, least: int = 1, multiple: int = 1) -> None:
+        """Say that at least so many units of an axis must be left, and a multiple of a number."""
         if axis is not None:
-            self.needs.append(Need(self.node, axis, units))
+            self.needs.append(Need(self.node, axis, least, multiple))
 
     def cost(self, *axes: Axis | None) -> None:
         """Say that the op takes as many multiply-accumulates as the product of ``axes``."""

@@ -53,6 +53,37 @@ class Experts(nn.Module):
         return (rows * scores[..., None]).sum(1)
 
 
+class Aligned(nn.Module):
+    """Experts whose rows must have a multiple of 16 bytes."""
+
+    def __init__(self, experts: int = 6, width: int = 24) -> None:
+        super().__init__()
+        self.router = nn.Linear(8, experts)
+        self.up, self.down = nn.Parameter(torch.randn(experts, 8, width)), nn.Parameter(torch.randn(experts, width, 8))
+        self.to(torch.bfloat16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        ids, order = self.router(x).argmax(-1).sort()
+        ends = torch.histc(ids.float(), self.up.shape[0], 0, self.up.shape[0] - 1).cumsum(0).to(torch.int32)
+        hidden = torch.nn.functional.grouped_mm(x[order], self.up, offs=ends).relu()
+        return torch.nn.functional.grouped_mm(hidden, self.down, offs=ends)[order.argsort()]
+
+
+def test_products_by_group_keep_their_rows_aligned() -> None:
+    torch.manual_seed(0)
+    model, smaller, x = Aligned(), Aligned(len(KEPT), 16), torch.randn(5, 8, dtype=torch.bfloat16)
+    program = graphc.capture(model, (x,))
+    axis, width = experts(program), next(a for a in graphc.find_axes(program) if ("up", 2) in a.members)
+    inner = [i for i in range(24) if i % 3]
+    with pytest.raises(SliceError, match="a multiple of 8"):
+        graphc.slice(program, {width: inner[:12]})
+    weights = {name: value[KEPT] for name, value in model.state_dict().items()}
+    weights |= {"up": weights["up"][:, :, inner], "down": weights["down"][:, inner]}
+    smaller.load_state_dict(weights)
+    with torch.no_grad():
+        assert torch.allclose(graphc.slice(program, {axis: KEPT, width: inner})(x), smaller(x), rtol=1e-2)
+
+
 def experts(program: graphc.Program) -> Axis:
     return next(axis for axis in graphc.find_axes(program) if ("up", 0) in axis.members)
 
