@@ -4,6 +4,7 @@ from graphc.coupling import find_axes, mask, slice
 from graphc.coupling.explain import explain
 from graphc.emitters.base import Artifact, Emitter, emit, load, register_emitter
 from graphc.emitters.module import to_module
+from graphc.emitters.pretrained import save_pretrained
 from graphc.errors import GraphError
 from graphc.ir.capture import capture
 from graphc.ir.edit import fold_constants, redirect, set_training
@@ -40,6 +41,7 @@ __all__ = [
     "redirect",
     "register_emitter",
     "rule",
+    "save_pretrained",
     "set_training",
     "slice",
     "to_module",

@@ -7,5 +7,6 @@ own class. Others register through the entry-point group ``graphc.emitters`` or
 
 from graphc.emitters.base import Artifact, Emitter, emit, load, register_emitter
 from graphc.emitters.module import to_module
+from graphc.emitters.pretrained import save_pretrained
 
-__all__ = ["Artifact", "Emitter", "emit", "load", "register_emitter", "to_module"]
+__all__ = ["Artifact", "Emitter", "emit", "load", "register_emitter", "save_pretrained", "to_module"]

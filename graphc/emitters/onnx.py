@@ -24,7 +24,7 @@ from graphc.emitters.base import Emitter
 from graphc.emitters.equality import Runner
 from graphc.emitters.exporting import export, with_plain_outputs
 from graphc.emitters.record import version
-from graphc.emitters.translations import translations
+from graphc.emitters.translations import say_otherwise, translations
 from graphc.errors import EmitError
 from graphc.ir.contract import TensorSpec
 from graphc.ir.program import Program
@@ -62,7 +62,10 @@ class OnnxEmitter(Emitter):
         Raises:
             EmitError: an op has no translation (named), or the file does not pass onnx.checker.
         """
-        exported = export(with_plain_outputs(program), program.contract)
+        module = with_plain_outputs(program)
+        say_otherwise(module.graph)
+        module.recompile()
+        exported = export(module, program.contract)
         translated = _translate(exported, self.opset_version, str(path.name))
         _name(translated, program)
         values = [value.const_value for value in translated.model.graph.initializers.values()]
@@ -107,7 +110,7 @@ def _quiet() -> Iterator[None]:
 
 def _translate(exported: ExportedProgram, opset_version: int | None, where: str) -> ONNXProgram:
     try:
-        with _quiet():
+        with _quiet(), torch.no_grad():  # with gradients attention is taken apart in another way than it was traced
             translated = torch.onnx.export(
                 exported,
                 dynamo=True,

@@ -23,6 +23,8 @@ WIDTHS = ("all_head_size", "embed_dim", "split_size", "inner_dim", "attn_dim", "
 KEYS = ("k_proj", "key", "k_lin", "k")
 SIZES = ("hidden_size", "embedding_size", "intermediate_size", "n_inner", "ffn_dim", "d_ff", "hidden_dim", "vocab_size")
 """Fields of a config that are sizes of parameters, in the words of Hugging Face's models."""
+UNSAID = ("n_inner", "intermediate_size")
+"""Such fields may be None, which means four times the hidden size."""
 
 
 def restate(module: nn.Module, original: nn.Module, program: Program, rename: Rename) -> None:
@@ -169,11 +171,13 @@ def _restate_config(config: Any, module: nn.Module, original: nn.Module, heads: 
 def _restate_sizes(holder: Any, module: nn.Module, original: nn.Module, rename: Rename) -> None:
     """Sizes that a config or the model itself keeps, and what its parts repeat of them."""
     for name in SIZES:
-        old = getattr(holder, name, None)
+        old = said = getattr(holder, name, None)
+        if old is None and name in UNSAID and holder is not module and hasattr(holder, name):
+            old, said = 4 * original.config.hidden_size, 4 * holder.hidden_size  # type: ignore[union-attr, operator] # a Hugging Face config
         values = _sizes_now(old, module, original, rename) if isinstance(old, int) else set()
         if name == "hidden_size" and isinstance(old, int):
             values = _width_now(old, module, original) or values
-        if len(values) == 1 and values != {old}:
+        if len(values) == 1 and values != {said}:
             new = values.pop()
             setattr(holder, name, new)
             for layer in module.modules():
