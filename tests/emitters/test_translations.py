@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 import graphc
 
-pytest.importorskip("transformers.integrations.moe", reason="pip install 'graphc[transformers]'")
-
 
 class Experts(nn.Module):
     """Rows of a batch, sorted by expert, each through its expert; the second has none."""
@@ -27,7 +25,25 @@ class Experts(nn.Module):
         return result
 
 
+class Rotated(nn.Module):
+    """Pairs turned as complex numbers, and back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turns = nn.Parameter(torch.randn(5, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        pairs = torch.view_as_complex(x.unflatten(-1, (5, 2)))
+        turns = torch.view_as_complex(self.turns).unsqueeze(0).unsqueeze(-2)
+        return torch.view_as_real(pairs * turns).flatten(-2)
+
+
+def test_complex_numbers_run_in_onnxruntime(tmp_path: Path) -> None:
+    graphc.emit(graphc.capture(Rotated(), (torch.randn(4, 3, 10),)), tmp_path / "rotated.onnx")
+
+
 def test_products_by_group_run_in_onnxruntime_after_a_cut(tmp_path: Path) -> None:
+    pytest.importorskip("transformers.integrations.moe", reason="pip install 'graphc[transformers]'")
     torch.manual_seed(0)
     program = graphc.capture(Experts(), (torch.randn(4, 5),), dynamic={})
     (inner,) = (axis for axis in graphc.find_axes(program) if axis.pinned is None)
