@@ -6,6 +6,7 @@ Zero columns of the recurrent weight are enough: a unit that no other unit reads
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.fx import Node
@@ -17,7 +18,7 @@ from graphc.rules.table import rule
 
 aten = torch.ops.aten
 
-GATES = {
+GATES: dict[Any, int] = {
     aten.lstm.input: 4,
     aten.gru.input: 3,
     aten.rnn_tanh.input: 1,
