@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -300,3 +301,24 @@ def test_a_module_named_like_a_keyword_is_refused() -> None:
     error = refusal(Keyword(), vectors())
     assert error.where == "heads.class.weight"
     assert "'class' is a keyword" in error.why
+
+
+class Caching(nn.Module):
+    """Two configurations, of which each would give a cache."""
+
+    def __init__(self, inner: nn.Module | None = None) -> None:
+        super().__init__()
+        self.config, self.inner, self.last = SimpleNamespace(use_cache=True), inner, nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.last(x)
+        return (y, object()) if self.config.use_cache else y if self.inner is None else y + self.inner(x)
+
+
+def test_every_configuration_in_a_model_goes_without_its_cache() -> None:
+    model = Caching(Caching())
+    program = graphc.capture(model, (torch.randn(4, 6),))
+    assert [spec.name for spec in program.contract.outputs] == ["output"]
+    assert model.inner is not None
+    assert model.config.use_cache
+    assert model.inner.config.use_cache
