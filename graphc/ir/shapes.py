@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import contextlib
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 import torch
@@ -119,12 +120,24 @@ def refresh(module: GraphModule) -> None:
     assert mode.shape_env is not None
     shapes = _Shapes(module, mode)
     oblivious = symbolic_config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined] # made at import
-    with mode, enable_python_dispatcher(), torch.no_grad(), mode.shape_env.suppress_guards(), oblivious:
+    quiet = mode.shape_env.suppress_guards()
+    with mode, _without_cache(mode), enable_python_dispatcher(), torch.no_grad(), quiet, oblivious:
         for node in module.graph.nodes:
             try:
                 shapes.visit(node)
             except ERRORS as error:
                 raise _misfit(node, error) from error
+
+
+@contextlib.contextmanager
+def _without_cache(mode: FakeTensorMode) -> Iterator[None]:
+    """No cache of fake tensors: no op is run twice, and to fill the cache takes as long as half of the ops."""
+    before = mode.cache_enabled
+    mode.cache_enabled = False
+    try:
+        yield
+    finally:
+        mode.cache_enabled = before
 
 
 def _misfit(node: Node, error: Exception) -> VerifyError:
