@@ -12,11 +12,8 @@ of each model is kept in OUT/SUITE.jsonl: an interrupted run goes on where it st
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
-import os
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -29,6 +26,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from benchmarks import apart, tables
 from benchmarks.examine import Finding, examine
 from benchmarks.models import Case
 from benchmarks.soundness import SEED
@@ -57,17 +55,9 @@ def result(finding: Finding) -> str:
 
 def run_apart(suite_name: str, name: str, limit: float, onnx: bool) -> Finding:
     """Examine one model in a process of its own; ends it after ``limit`` seconds."""
-    command = [sys.executable, "-m", "benchmarks.coverage", suite_name, "--one", name, *([] if onnx else ["--no-onnx"])]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=env, check=False)
-        why = f"process ended with {done.returncode}: {(done.stderr.strip().splitlines() or [''])[-1]}"
-        lines = done.stdout
-    except subprocess.TimeoutExpired as error:
-        why = f"not done after {limit:.0f} s"
-        lines = (error.stdout or b"").decode()
-    told = [line for line in lines.splitlines() if line.startswith("{")]
-    finding = Finding(**json.loads(told[-1])) if told else Finding(name)
+    words = [suite_name, "--one", name, *([] if onnx else ["--no-onnx"])]
+    told, why = apart.run("benchmarks.coverage", words, limit)
+    finding = Finding(**told) if told else Finding(name)
     if finding.stage != "done" and not finding.failed and not finding.refused:
         finding.failed = why
     return finding
@@ -141,12 +131,7 @@ def totals(name: str, findings: Sequence[Finding]) -> list[str]:
 
 def write(name: str, findings: Sequence[Finding], out: Path) -> None:
     """The table as CSV and as Markdown, with the totals below."""
-    rows = [row(finding) for finding in findings]
-    with (out / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([COLUMNS, *rows])
-    lines = ["| " + " | ".join(cells) + " |" for cells in [COLUMNS, ["---"] * len(COLUMNS), *rows]]
-    text = "\n".join([f"# {name}", "", *lines, "", *(f"- {line}" for line in totals(name, findings)), ""])
-    (out / f"{name}.md").write_text(text, encoding="utf-8")
+    tables.write(name, COLUMNS, [row(finding) for finding in findings], totals(name, findings), out)
 
 
 def show(name: str, findings: Sequence[Finding], console: Console) -> None:

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("transformers", reason="pip install 'graphc[transformers]'")
 pytest.importorskip("torchvision", reason="pip install 'graphc[vision]'")
 
-from benchmarks import analysis, models, soundness
+from benchmarks import analysis, detection, models, soundness
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "shufflenet_v2_x1_0"])
@@ -29,3 +29,11 @@ def test_analysis_of_a_model_without_memory() -> None:
     assert name == "llama 70B shape"
     assert int(nodes) > 100
     assert int(axes) >= 2 * 4
+
+
+def test_detection_with_a_part_of_a_detector() -> None:
+    result = detection.prove(
+        "fasterrcnn_mobilenet_v3_large_320_fpn", only=["rpn.head", "roi_heads.box_head"], quick=True
+    )
+    assert detection.good(result), result
+    assert result.axes == 2

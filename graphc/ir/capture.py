@@ -191,7 +191,8 @@ def _way_out(parts: Sequence[str]) -> str:
     """What to do about a model that depends on values, but has parts that do not; empty if it has none."""
     if not parts:
         return ""
-    others = f" (also {', '.join(map(repr, parts[1:]))})" if parts[1:] else ""
+    words = [*map(repr, parts[1:9]), *(["..."] if len(parts) > 9 else [])]
+    others = f" (also {', '.join(words)})" if words else ""
     return (
         f"capture the parts in which none does: graphc.capture_part(model, {parts[0]!r}, args, kwargs){others}; "
         "graphc.put_parts puts them back into the model"

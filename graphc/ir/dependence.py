@@ -64,7 +64,7 @@ class Dependence(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch
             new = [path for path in self._open if path not in self.reasons]
             if new:
                 line = user_line(traceback.extract_stack())
-                self.reasons.update(dict.fromkeys(new, f"{func.overloadpacket.__name__} at {line}"))
+                self.reasons.update(dict.fromkeys(new, f"{func.overloadpacket} at {line}"))
         return func(*args, **(kwargs or {}))
 
     def traceable(self, model: torch.nn.Module) -> list[str]:
