@@ -78,7 +78,7 @@ def _pieces(rows: torch.Tensor) -> list[torch.Tensor]:
     dim = 0 if rows.shape[0] > 1 else 2
     if rows.numel() <= PIECE or not rows.shape[dim]:
         return [rows]
-    return list(rows.split(max(1, PIECE * rows.shape[dim] // rows.numel()), dim))
+    return list(torch.split(rows, max(1, PIECE * rows.shape[dim] // rows.numel()), dim))
 
 
 def _total(values: torch.Tensor) -> torch.Tensor:
