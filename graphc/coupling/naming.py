@@ -23,6 +23,7 @@ def name_axes(axes: Sequence[Axis], births: Iterable[Birth]) -> None:
     """
     wanted = set(axes)
     taken: set[str] = set()
+    told: set[tuple[Axis, str]] = set()
     ordered = list(births)
     for strong in (True, False):
         for birth in ordered:
@@ -32,7 +33,8 @@ def name_axes(axes: Sequence[Axis], births: Iterable[Birth]) -> None:
             for axis in leaves(birth.axis):
                 if axis not in wanted or axis.roles.isdisjoint(LAYERS):
                     continue
-                if name not in axis.aliases:
+                if (axis, name) not in told:
+                    told.add((axis, name))
                     axis.aliases.append(name)
                 if not axis.name:
                     axis.name = _unique(name, taken)

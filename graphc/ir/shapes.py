@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental import _config as symbolic_config
 from torch.fx.experimental.symbolic_shapes import ShapeEnv, compute_unbacked_bindings, rebind_unbacked
 
@@ -28,7 +28,8 @@ class _Shapes:
 
     What an op makes depends on the kind of its operands alone (dtype, sizes, strides, device), so
     values of one kind are one fake tensor, and an op that meets the same values again is not run
-    again: the layers of a network have few different shapes.
+    again: the layers of a network have few different shapes. Where some sizes depend on data, every
+    value is its own, as torch remembers such sizes with the tensor that they come from.
     """
 
     def __init__(self, module: GraphModule, mode: FakeTensorMode) -> None:
@@ -37,6 +38,7 @@ class _Shapes:
         self.values: dict[Node, Any] = {}
         self.kinds: dict[Hashable, Any] = {}
         self.made: dict[Hashable, Any] = {}
+        self.sharing = not _depends_on_data(module.graph)
 
     def visit(self, node: Node) -> None:
         """Set the value of one node."""
@@ -56,7 +58,7 @@ class _Shapes:
         if not isinstance(value, torch.Tensor):
             return value
         kind = ("tensor of the program", _kind(value))
-        if kind not in self.kinds:
+        if kind not in self.kinds or not self.sharing:
             self.kinds[kind] = self._one_of_kind(self.mode.from_tensor(value, static_shapes=True))
         return self.kinds[kind]
 
@@ -67,14 +69,14 @@ class _Shapes:
         assert env is not None
         rebind_unbacked(env, node, result)
         bindings = compute_unbacked_bindings(env, result)
-        if bindings:  # sizes that depend on data: each run has its own
+        if bindings:
             node.meta["unbacked_bindings"] = bindings
             return result
         self.made[made_from] = self._one_of_kind(result)
         return self.made[made_from]
 
     def _one_of_kind(self, value: Any) -> Any:
-        return self.kinds.setdefault(_kind(value), value)
+        return self.kinds.setdefault(_kind(value), value) if self.sharing else value
 
     def _word(self, argument: Any) -> Hashable:
         """An argument as part of a key: a value by its identity, a literal by type and value."""
@@ -85,6 +87,11 @@ class _Shapes:
         if isinstance(argument, dict):
             return tuple((key, self._word(value)) for key, value in argument.items())
         return _kind(argument)
+
+
+def _depends_on_data(graph: Graph) -> bool:
+    """Do some sizes of the program depend on data, as far as is known?"""
+    return any("unbacked_bindings" in node.meta for node in graph.nodes)
 
 
 def _kind(value: Any) -> Hashable:
@@ -127,6 +134,8 @@ def refresh(module: GraphModule) -> None:
                 shapes.visit(node)
             except ERRORS as error:
                 raise _misfit(node, error) from error
+    if shapes.sharing and _depends_on_data(module.graph):  # it was not known before
+        refresh(module)
 
 
 @contextlib.contextmanager

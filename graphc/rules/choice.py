@@ -25,6 +25,9 @@ JOINING = "cat.default concat.default concatenate.default stack.default".split()
 
 def hand_on(op: Operation) -> None:
     """What becomes of the numbers that a node reads, once its rule has been applied."""
+    if not op.numbered:
+        op.asked.clear()
+        return
     name = str(op.node.target).removeprefix("aten.")
     if name in KEEPING:
         op.chosen(op.choice(op.arg(0)))
