@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("transformers", reason="pip install 'graphc[transformers]'")
 pytest.importorskip("torchvision", reason="pip install 'graphc[vision]'")
 
-from benchmarks import analysis, detection, models, soundness
+from benchmarks import analysis, detection, growth, models, soundness, tables
+from benchmarks.peers import pruning, pruning_speed
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "shufflenet_v2_x1_0"])
@@ -37,3 +41,53 @@ def test_detection_with_a_part_of_a_detector() -> None:
     )
     assert detection.good(result), result
     assert result.axes == 2
+
+
+def test_growth_of_the_analysis() -> None:
+    found = growth.measure(1, repeat=1)
+    assert found.layers == 1
+    assert found.axes > 4
+    assert found.seconds > 0
+
+
+@pytest.mark.parametrize(("seconds", "holds"), [(0.2, True), (0.26, False)])
+def test_growth_is_held_to_its_limits(seconds: float, holds: bool) -> None:
+    said = growth.limits([growth.Growth(80, 5000, 300, 0.1), growth.Growth(160, 10000, 600, seconds)])
+    assert all(said.values()) is holds
+
+
+def test_graphc_prunes_a_classifier() -> None:
+    found = pruning.prune("squeezenet1_1", "graphc", 64, lambda _: None)
+    assert found.done, found
+    assert list(found.seconds) == ["capture", "analyse", "choose", "slice"]
+    assert found.params[1] < 0.4 * found.params[0]
+    assert found.macs[1] < 0.4 * found.macs[0]
+
+
+def test_torch_pruning_prunes_a_classifier() -> None:
+    pytest.importorskip("torch_pruning", reason="pip install 'graphc[bench]'")
+    options = Namespace(pixels=64, memory=8, limit=120)
+    found = pruning_speed.run_apart("squeezenet1_1", "torch-pruning", options)
+    assert found.done, found
+    assert list(found.seconds) == ["build", "prune"]
+    assert found.params[1] < 0.4 * found.params[0]
+
+
+def pair(peer: float, own: float, failed: str = "") -> pruning_speed.Pair:
+    told = {"params": (100, 25), "macs": (1000, 250), "grown": 2**24}
+    stages = {"capture": 0.1, "analyse": own / 2, "choose": 0.0, "slice": own / 2}
+    stage, seconds = "prune" if failed else "done", {"build": peer, "prune": 0.0}
+    other = pruning.Pruned("net", "torch-pruning", stage, failed, seconds, **told)
+    return pruning_speed.Pair(other, pruning.Pruned("net", "graphc", "done", "", stages, **told))
+
+
+def test_claims_are_held_against_the_models_that_both_can_do(tmp_path: Path) -> None:
+    pairs = [pair(1.0, 0.1), pair(4.0, 0.1), pair(9.0, 0.1, failed="ValueError: no")]
+    said = pruning_speed.claims(pairs)
+    assert [line.split(": ")[1].split()[0] for line in said] == ["20.0", "12.50", "the"]
+    assert list(said.values()) == [True, True, False]
+    notes = pruning_speed.notes(pairs)
+    assert notes[0] == "torch-pruning: 2 of 3 models"
+    assert notes[-1] == "torch-pruning, net: ValueError: no (prune)"
+    tables.write("speed", pruning_speed.COLUMNS, list(map(pruning_speed.row, pairs)), notes, tmp_path)
+    assert "| net | 1.000 | 0.000 | 16 | 25.0% | 25.0% | 0.100 |" in (tmp_path / "speed.md").read_text()

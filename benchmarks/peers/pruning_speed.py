@@ -160,7 +160,7 @@ def main() -> int:
     parser.add_argument("--pixels", type=int, default=224, help="width and height of the images")
     parser.add_argument("--limit", type=float, default=120, help="seconds of one process")
     parser.add_argument("--memory", type=int, default=12, help="GiB of one process")
-    parser.add_argument("--out", type=Path, help="folder for the table as CSV and Markdown")
+    parser.add_argument("--out", type=Path, help="folder for the table as CSV and Markdown, written after each model")
     parser.add_argument("--one", choices=TOOLS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if find_spec("torch_pruning") is None:
@@ -173,15 +173,17 @@ def main() -> int:
     settings = f"1 thread, {options.pixels} pixels, limits {options.limit:.0f} s and {options.memory} GiB"
     console.print(environment(), f"{PACKAGE}, {settings}")
     names = options.models or classifiers()
-    pairs = [measure(name, i, options) for i, name in enumerate(track(names, console=console))]
+    pairs: list[Pair] = []
+    for number, name in enumerate(track(names, console=console)):
+        pairs.append(measure(name, number, options))
+        if options.out:
+            tables.write("pruning_speed", COLUMNS, list(map(row, pairs)), [settings, *notes(pairs)], options.out)
     table = Table(*COLUMNS)
     for pair in pairs:
         table.add_row(*row(pair))
     console.print(table)
     for note in notes(pairs):
         console.print(note, markup=False)
-    if options.out:
-        tables.write("pruning_speed", COLUMNS, list(map(row, pairs)), [settings, *notes(pairs)], options.out)
     return 0 if all(claims(pairs).values()) else 1
 
 
