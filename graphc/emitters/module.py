@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import copy
 import traceback
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from graphc.emitters.attributes import Evidence, settle
+from graphc.emitters.configuration import fit_configs
 from graphc.emitters.equality import compare
+from graphc.emitters.layers import Kept, choices, gone_modules, renamed, take_out
 from graphc.emitters.restate import restate
 from graphc.errors import EmitError
 from graphc.ir.capture import evaluating
 from graphc.ir.program import Program
-
-Kept = Mapping[str, tuple[str, ...]]
-"""For each list of layers that lost some: its path, and the names of the children that stay."""
 
 
 def to_module(program: Program, original: nn.Module, *, tolerance: float = 1e-4) -> nn.Module:
     """A module of the original's class that computes what the program computes.
 
     The original stays as it is. In the copy, tensors of the same names are the program's (copies,
-    tied ones stay one), layers that the program no longer has are taken out of their ModuleList
-    or Sequential, and attributes and the Hugging Face config restate the new sizes. The copy is
-    then run beside the program at two sizes.
+    tied ones stay one), layers that the program no longer has are taken out, and attributes and the
+    Hugging Face config restate the new sizes. The copy is then run beside the program at two sizes.
 
     Args:
         original: the module that the program was captured from.
@@ -37,68 +35,47 @@ def to_module(program: Program, original: nn.Module, *, tolerance: float = 1e-4)
         EmitError: the class cannot express the program: a parameter has no place, a size is fixed
             in its forward, or the results differ. Names the first difference.
     """
-    kept = _kept_layers(program, original)
+    gone, evidence = gone_modules(program, original), Evidence(program, original)
     failures: list[EmitError] = []
-    for layers in [kept, {}] if kept else [{}]:
-        module = copy.deepcopy(original)
+    for kept in choices(original, gone):
         try:
-            _shrink(module, layers)
-            _fill(module, program, layers)
-            restate(module, original, program, lambda name, layers=layers: renumbered(name, layers))  # type: ignore[misc] # a default binds the loop's value
-            _prove(module, program, tolerance)
+            return _restated(evidence, kept, tolerance)
         except EmitError as error:
             failures.append(error)
-        else:
-            return module
-    raise failures[0]
+    first = failures[0]
+    if gone:
+        names = ", ".join(gone[:4]) + (f", ... ({len(gone)} in all)" if len(gone) > 4 else "")
+        first.why += f"; the program has none of {names}, which the class runs"
+    raise first
 
 
-def _kept_layers(program: Program, original: nn.Module) -> Kept:
-    """Lists of layers of which some have parameters that the program no longer uses at all."""
-    used = {*program.tensors(), *program.aliases}
-    kept: dict[str, tuple[str, ...]] = {}
-    for path, module in original.named_modules():
-        if isinstance(module, (nn.ModuleList, nn.Sequential)):
-            prefix = f"{path}." if path else ""
-            gone = [
-                name
-                for name, child in module.named_children()
-                if next(child.parameters(), None) is not None and not _uses(used, f"{prefix}{name}.")
-            ]
-            if gone and _uses(used, prefix):
-                kept[path] = tuple(name for name, _ in module.named_children() if name not in gone)
-    return kept
+def _restated(evidence: Evidence, kept: Kept, tolerance: float) -> nn.Module:
+    """The copy without some layers, proven equal; attributes of no known name are searched for if need be."""
+    program, original = evidence.program, evidence.original
+    module = copy.deepcopy(original)
 
+    def rename(name: str) -> str | None:
+        return renamed(name, kept)
 
-def _uses(names: set[str], prefix: str) -> bool:
-    return any(name.startswith(prefix) for name in names)
+    def proves() -> bool:
+        try:
+            _prove(module, program, tolerance)
+        except EmitError:
+            return False
+        return True
 
-
-def _shrink(module: nn.Module, kept: Kept) -> None:
-    lists = {path: module.get_submodule(path) for path in kept}
-    for path, layers in lists.items():
-        children = [layers._modules[name] for name in kept[path]]
-        for new, (old, child) in enumerate(zip(kept[path], children, strict=True)):
-            for part in child.modules() if child is not None else ():
-                if getattr(part, "layer_idx", None) == int(old):
-                    part.layer_idx = new  # type: ignore[assignment] # an int that Hugging Face modules have
-        layers._modules.clear()
-        layers._modules.update({str(i): child for i, child in enumerate(children)})
-
-
-def renumbered(name: str, kept: Kept) -> str | None:
-    """A dotted name of the original as it is after layers were taken out; None if it went with one."""
-    parts = name.split(".")
-    renamed: list[str] = []
-    for index, part in enumerate(parts):
-        layers = kept.get(".".join(parts[:index]))
-        if layers is None:
-            renamed.append(part)
-        elif part in layers:
-            renamed.append(str(layers.index(part)))
-        else:
-            return None
-    return ".".join(renamed)
+    take_out(module, kept)
+    _fill(module, program, kept)
+    restate(module, original, program, rename)
+    fit_configs(module, original, kept)
+    try:
+        _prove(module, program, tolerance)
+    except EmitError:
+        if not settle(module, evidence, rename, proves):
+            raise
+        fit_configs(module, original, kept)
+        _prove(module, program, tolerance)
+    return module
 
 
 def _fill(module: nn.Module, program: Program, kept: Kept) -> None:
@@ -110,7 +87,7 @@ def _fill(module: nn.Module, program: Program, kept: Kept) -> None:
         own: torch.Tensor = value.detach().clone()
         if isinstance(value, nn.Parameter):
             own = nn.Parameter(own, requires_grad=value.requires_grad)
-        for target in (renumbered(n, kept) for n in names[name]):
+        for target in (renamed(n, kept) for n in names[name]):
             if target is not None and not _put(module, target, own) and isinstance(own, nn.Parameter):
                 raise EmitError(
                     f"{type(module).__name__} cannot express the program",

@@ -1,80 +1,118 @@
-"""Back to Hugging Face: a folder that ``from_pretrained`` loads, where the configuration can say the result."""
+"""Folders that ``from_pretrained`` loads: the config must make every size, and the reloaded model the program."""
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from graphc.emitters.equality import compare
+from graphc.emitters.base import Artifact
+from graphc.emitters.configuration import is_configured, misfits, renumbered_fields
+from graphc.emitters.equality import Equality, compare
 from graphc.emitters.module import to_module
-from graphc.emitters.staging import staged
+from graphc.emitters.staging import check_writable, size_of, staged
 from graphc.errors import EmitError
 from graphc.ir.capture import evaluating
 from graphc.ir.program import Program
 
-SHOWN = 4
-OTHERWISE = "emit a folder or a .pt2 file, which need no configuration, or use graphc.to_module"
+KIND = "pretrained"
+PLAIN = (bool, int, float, str, type(None))
+OWN = ("training", "name_or_path")
+"""Attributes that say nothing about what a model computes."""
 
 
-def save_pretrained(program: Program, original: nn.Module, path: str | Path, *, tolerance: float = 1e-4) -> Path:
-    """Write a folder that ``type(original).from_pretrained`` loads and that computes what the program does.
+def save_pretrained(program: Program, original: nn.Module, path: str | Path, *, tolerance: float = 1e-4) -> Artifact:
+    """Write a folder from which the original's class loads the program with ``from_pretrained``.
 
-    A configuration can say uniform changes only: as many heads in every layer, one intermediate
-    size, one hidden size, fewer layers. The folder is loaded again and run beside the program at
-    two sizes before it appears.
+    The program goes back into the original's class (``to_module``), its config must make a model of
+    exactly these sizes, and the folder is loaded again and run beside the program at two sizes. It
+    appears only then.
 
     Args:
-        program: what to write.
-        original: the Hugging Face model that the program was captured from; stays as it is.
+        original: the Hugging Face model that the program was captured from.
         path: a new or an empty folder.
         tolerance: largest relative error that counts as equal.
 
     Raises:
-        EmitError: the original is no Hugging Face model, its class or its configuration cannot express
-            the program (names the tensors), or what was loaded differs.
+        EmitError: the class or its config cannot express the program (names what cannot: layers of
+            different sizes, heads narrower than ``hidden_size / num_attention_heads``), the reloaded
+            model is not equal to it, or the folder cannot be written.
     """
-    if not hasattr(original, "save_pretrained") or not hasattr(original, "config"):
-        why = f"{type(original).__name__} has no save_pretrained and no config"
-        raise EmitError("cannot write a pretrained folder", why=why, hint=OTHERWISE)
-    module: Any = to_module(program, original, tolerance=tolerance)
-    _check_configuration(module)
     path = Path(path)
-    with staged(path) as folder:
-        module.save_pretrained(folder)
-        loaded = type(module).from_pretrained(folder)
-        with evaluating(loaded):
-            _prove(program, loaded, tolerance, path)
-    return path
-
-
-def _check_configuration(module: Any) -> None:
-    """A model made from the configuration has parameters of the same names and shapes."""
-    name = type(module).__name__
-    with torch.device("meta"):
-        made = type(module)(copy.deepcopy(module.config))
-    wanted, found = ({n: tuple(p.shape) for n, p in m.named_parameters()} for m in (module, made))
-    wrong = [n for n in {**wanted, **found} if wanted.get(n) != found.get(n)]
-    if wrong:
-        told = [f"{n} is {wanted.get(n, 'gone')}, it makes {found.get(n, 'none')}" for n in wrong[:SHOWN]]
-        more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-        hint = f"cut every layer alike, in a way that {type(module.config).__name__} has a field for; or {OTHERWISE}"
+    if not is_configured(original):
         raise EmitError(
-            f"the configuration of {name} cannot express the program", why="; ".join(told) + more, hint=hint
+            f"{type(original).__name__} is no Hugging Face model",
+            where=str(path),
+            why="it has no config, save_pretrained and from_pretrained",
+            hint="give the model that from_pretrained or its class made, or use to_module, or emit a folder",
         )
+    check_writable(path)
+    module: Any = to_module(program, original, tolerance=tolerance)
+    _refuse("its config cannot make these sizes", module, misfits(module))
+    explained = renumbered_fields(original.config, module.config)
+    with staged(path) as inside:
+        module.save_pretrained(inside)
+        loaded = _loaded(type(module), inside)
+        _refuse("its config makes other attributes", module, _other_attributes(module, loaded, explained))
+        equality = _prove(program, loaded, tolerance, path.name)
+    return Artifact(path, size_of(path), KIND, equality.error, equality.sizes)
 
 
-def _prove(program: Program, loaded: nn.Module, tolerance: float, path: Path) -> None:
+def _refuse(what: str, module: nn.Module, differences: Sequence[str]) -> None:
+    if not differences:
+        return
+    shown = "; ".join(differences[:4]) + (f"; ... ({len(differences)} in all)" if len(differences) > 4 else "")
+    raise EmitError(
+        f"{type(module).__name__} cannot be loaded by from_pretrained as the program",
+        where=type(getattr(module, "config", None)).__name__,
+        why=f"{what}: {shown}",
+        hint="cut all layers alike and keep to what the config has a field for, or use to_module, which needs no "
+        "config, or emit a folder or a .pt2 file",
+    )
+
+
+def _loaded(kind: Any, folder: Path) -> nn.Module:
     try:
-        compare(program, lambda args, kwargs: loaded(*args, **kwargs), tolerance, str(path))
+        model: nn.Module = kind.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # every failure of a foreign loader becomes one EmitError
+        raise EmitError(
+            f"{kind.__name__} does not load again",
+            where=folder.name,
+            why=f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}",
+            hint="use to_module, which needs no config, or emit a folder or a .pt2 file",
+        ) from error
+    return model
+
+
+def _prove(program: Program, loaded: nn.Module, tolerance: float, name: str) -> Equality:
+    try:
+        with evaluating(loaded):
+            return compare(program, lambda args, kwargs: loaded(*args, **kwargs), tolerance, f"{name}, loaded again")
     except EmitError as error:
         raise EmitError(
-            f"the configuration of {type(loaded).__name__} cannot express the program",
-            where=str(path),
+            f"{type(loaded).__name__} cannot be loaded by from_pretrained as the program",
+            where=error.where,
             why=f"what from_pretrained loads is not equal: {error.why}",
-            hint=f"it computes some values from its configuration that the program has cut (rotary positions "
-            f"from the width of heads, for example): leave these whole, or {OTHERWISE}",
+            hint="it works values out of its config that the program has cut, as rotary positions from the width of "
+            "heads: leave these whole, or use to_module, or emit a folder or a .pt2 file",
         ) from error
+
+
+def _other_attributes(module: nn.Module, loaded: nn.Module, explained: set[tuple[Any, Any]]) -> list[str]:
+    """Numbers and words that the reloaded model's parts hold differently: windows, scales, kinds of a layer.
+
+    Args:
+        explained: (old, new) values of the config's fields: what repeats those may differ.
+    """
+    parts = dict(loaded.named_modules())
+    found: list[str] = []
+    for path, part in module.named_modules():
+        other = vars(parts[path]) if path in parts else {}
+        for name, value in vars(part).items():
+            given = other.get(name, value)
+            plain = isinstance(value, PLAIN) and isinstance(given, PLAIN) and value != given
+            if plain and name not in OWN and not name.startswith("_") and (value, given) not in explained:
+                found.append(f"{path}.{name} is {value!r}, the config makes {given!r}")
+    return found

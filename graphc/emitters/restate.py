@@ -41,7 +41,7 @@ def restate(module: nn.Module, original: nn.Module, program: Program, rename: Re
     heads = _restate_attention(module, program, rename)
     config = getattr(module, "config", None)
     if config is not None and not isinstance(config, dict):
-        _restate_config(config, module, original, heads)
+        _restate_config(config, heads)
         _restate_sizes(config, module, original, rename)
     _restate_sizes(module, module, original, rename)
 
@@ -159,13 +159,12 @@ def _set(layer: Any, names: Iterable[str], value: int) -> None:
             setattr(layer, name, value)
 
 
-def _restate_config(config: Any, module: nn.Module, original: nn.Module, heads: list[dict[str, int]]) -> None:
+def _restate_config(config: Any, heads: list[dict[str, int]]) -> None:
     """Fields of a config, where everything that has the field agrees on one new value."""
     for name in ("num_attention_heads", "num_key_value_heads", "head_dim"):
         values = {said[name] for said in heads if name in said}
         if len(values) == 1 and isinstance(getattr(config, name, None), int):
             setattr(config, name, values.pop())
-    _restate_depth(config, module, original)
 
 
 def _restate_sizes(holder: Any, module: nn.Module, original: nn.Module, rename: Rename) -> None:
@@ -191,15 +190,6 @@ def _width_now(old: int, module: nn.Module, original: nn.Module) -> set[int]:
     if isinstance(before, nn.Embedding) and isinstance(after, nn.Embedding) and before.embedding_dim == old:
         return {after.embedding_dim}
     return set()
-
-
-def _restate_depth(config: Any, module: nn.Module, original: nn.Module) -> None:
-    depth = getattr(config, "num_hidden_layers", None)
-    for path, layers in original.named_modules():
-        if isinstance(layers, nn.ModuleList) and len(layers) == depth:
-            now = len(module.get_submodule(path))  # type: ignore[arg-type] # the same kind as in the original
-            if now != depth:
-                config.num_hidden_layers = now
 
 
 def _sizes_now(old: int, module: nn.Module, original: nn.Module, rename: Rename) -> set[int]:
