@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from graphc.passes import PruneFilters, PruneHeads, PruneLayers, PruneWidth
 from rich.console import Console
 from rich.table import Table
 
@@ -25,7 +26,6 @@ import graphc
 from benchmarks import models
 from graphc.ir.capture import evaluating
 from graphc.measure.environment import environment
-from graphc.passes import PruneFilters, PruneHeads, PruneLayers, PruneWidth
 
 TOLERANCE = 1e-5
 NAMES = ("resnet50", "mobilenet_v2", "bert", "vit", "llama", "gpt2")

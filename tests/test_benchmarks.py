@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 pytest.importorskip("transformers", reason="pip install 'graphc[transformers]'")
 pytest.importorskip("torchvision", reason="pip install 'graphc[vision]'")
 
-from benchmarks import analysis, detection, growth, models, soundness, tables
+from benchmarks import analysis, detection, growth, models, soundness, tables, writeback
 from benchmarks.peers import pruning, pruning_speed
 
 
@@ -91,3 +92,10 @@ def test_claims_are_held_against_the_models_that_both_can_do(tmp_path: Path) -> 
     assert notes[-1] == "torch-pruning, net: ValueError: no (prune)"
     tables.write("speed", pruning_speed.COLUMNS, list(map(pruning_speed.row, pairs)), notes, tmp_path)
     assert "| net | 1.000 | 0.000 | 16 | 25.0% | 25.0% | 0.100 |" in (tmp_path / "speed.md").read_text()
+
+
+def test_writing_back_a_classifier() -> None:
+    (found,) = writeback.prove("mobilenet_v2", "filters")
+    assert writeback.good(found), found
+    assert found.params[1] < 0.4 * found.params[0]
+    assert not writeback.good(replace(found, errors=(0.0, 1e-4)))

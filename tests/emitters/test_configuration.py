@@ -9,9 +9,10 @@ import torch
 
 transformers = pytest.importorskip("transformers", reason="pip install 'graphc[transformers]'")
 
+from graphc.passes import PruneFilters, PruneLayers, PruneWidth  # noqa: E402
+
 import graphc  # noqa: E402 - after the check that transformers is there
 from graphc.emitters import configuration  # noqa: E402
-from graphc.passes import PruneFilters, PruneLayers, PruneWidth  # noqa: E402
 from tests.emitters.programs import half, language  # noqa: E402
 from tests.models import seeded, tiny_gpt2, tiny_llama  # noqa: E402
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from graphc.passes import PruneLayers
 from torch import Tensor, nn
 
 import graphc
 from graphc.emitters.layers import choices, gone_modules, renamed
 from graphc.errors import EmitError
-from graphc.passes import PruneLayers
 from tests import models
 
 

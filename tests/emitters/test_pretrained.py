@@ -10,10 +10,11 @@ from torch import nn
 
 transformers = pytest.importorskip("transformers", reason="pip install 'graphc[transformers]'")
 
+from graphc.passes import PruneHeads, PruneLayers, PruneWidth  # noqa: E402
+
 import graphc  # noqa: E402 - after the check that transformers is there
 from benchmarks import models, writeback  # noqa: E402
 from graphc.errors import EmitError  # noqa: E402
-from graphc.passes import PruneHeads, PruneLayers, PruneWidth  # noqa: E402
 
 BOTH = {0: "batch", 1: "sequence"}
 SMALL = {
