@@ -106,7 +106,7 @@ def build(name: str) -> nn.Module:
     from torchvision.models import detection
 
     torch.manual_seed(SEED)
-    options: dict[str, Any] = {} if "320" in name or "300" in name else {"min_size": 96, "max_size": 128}
+    options: dict[str, Any] = {} if name.startswith("ssd") else {"min_size": 96, "max_size": 128}
     if "rcnn" in name:
         options |= {"box_detections_per_img": 8, "box_score_thresh": 1e-4, "rpn_post_nms_top_n_test": 200}
     model: nn.Module = getattr(detection, name)(weights=None, weights_backbone=None, **options)
