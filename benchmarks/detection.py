@@ -155,12 +155,26 @@ def gap(wanted: Sequence[Detections], found: Sequence[Detections]) -> float:
     worst = 0.0
     for first, second in zip(wanted, found, strict=True):
         for one, other in zip(first, second, strict=True):
-            for key, value in one.items():
-                if value.shape != other[key].shape:
+            if len(one["scores"]) != len(other["scores"]):
+                return math.inf
+            here, there = settled(one), settled(other)
+            for key, value in here.items():
+                if value.shape != there[key].shape:
                     return math.inf
-                distance = float((value.double() - other[key].double()).norm())
+                distance = float((value.double() - there[key].double()).norm())
                 worst = max(worst, distance / max(float(value.double().norm()), 1e-12))
     return worst
+
+
+def settled(one: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Detections in an order that rounding does not change, without those that score as the last one.
+
+    A detector keeps a fixed number of the best; which of equals are the last of them is chance.
+    """
+    scores, boxes = one["scores"].tolist(), one["boxes"].tolist()
+    above = [i for i, score in enumerate(scores) if score > scores[-1] * (1 + 1e-9)]
+    above.sort(key=lambda i: (-round(scores[i], 9), [round(x, 6) for x in boxes[i]]))
+    return {key: value[above] for key, value in one.items()}
 
 
 def some(program: graphc.Program) -> dict[Axis, list[int]]:

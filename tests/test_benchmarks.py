@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("transformers", reason="pip install 'graphc[transformers]'")
 pytest.importorskip("torchvision", reason="pip install 'graphc[vision]'")
@@ -99,3 +100,13 @@ def test_writing_back_a_classifier() -> None:
     assert writeback.good(found), found
     assert found.params[1] < 0.4 * found.params[0]
     assert not writeback.good(replace(found, errors=(0.0, 1e-4)))
+
+
+def test_equal_scores_may_come_in_any_order() -> None:
+    scores, boxes = torch.tensor([0.9, 0.5, 0.5, 0.2, 0.2]), torch.arange(20.0).view(5, 4)
+    other = boxes[[0, 2, 1, 4, 3]] + torch.tensor([0.0, 0, 0, 9, 9])[:, None]
+    one, same = {"scores": scores, "boxes": boxes}, {"scores": scores, "boxes": other}
+    assert detection.gap([[one]], [[same]]) == 0
+    moved = {"scores": scores, "boxes": boxes + torch.tensor([0.0, 1, 0, 0, 0])[:, None]}
+    assert detection.gap([[one]], [[moved]]) > 0.01
+    assert detection.gap([[one]], [[{key: value[:4] for key, value in one.items()}]]) == float("inf")
