@@ -23,22 +23,21 @@ class Ranking:
 
     Attributes:
         scores: importance of each unit of each axis.
-        order: axes, one entry a unit removed; the unit is the least important that is left.
+        order: which axis each removal takes a unit from, as its place in ``scores``; int64, one entry a unit.
+            The unit is the least important that is left.
         round_to: what is left of an axis is a multiple of this, where the axis allows.
         mode: ``local`` or ``global``.
     """
 
     scores: Mapping[Axis, torch.Tensor]
-    order: tuple[Axis, ...]
+    order: torch.Tensor
     round_to: int
     mode: Mode
 
     def sizes(self, removed: int) -> dict[Axis, int]:
         """How many units each axis keeps after a prefix of the removals."""
-        gone: dict[Axis, int] = {}
-        for axis in self.order[:removed]:
-            gone[axis] = gone.get(axis, 0) + 1
-        return {axis: rounded(axis.size, axis.size - gone.get(axis, 0), self.round_to) for axis in self.scores}
+        gone = torch.bincount(self.order[:removed], minlength=len(self.scores)).tolist()
+        return {a: rounded(a.size, a.size - n, self.round_to) for a, n in zip(self.scores, gone, strict=True)}
 
     def by_ratio(self, ratio: float) -> dict[Axis, int]:
         """Sizes when a share of the units goes: of each axis (local) or of all together (global)."""
@@ -74,16 +73,18 @@ def rank(scores: Mapping[Axis, torch.Tensor], mode: Mode, round_to: int) -> Rank
 
     Scores of different axes are made comparable by dividing by the axis's mean.
     """
-    entries: list[tuple[float, int, Axis]] = []
-    for number, (axis, values) in enumerate(scores.items()):
-        if mode == "local":
-            keys = (torch.arange(axis.size, dtype=torch.float64) + 1) / axis.size
-        else:
-            mean = float(values.mean())
-            keys = (values / mean if mean > 0 else values).sort().values
-        entries += [(key, number, axis) for key in keys.tolist()]
-    entries.sort(key=lambda entry: entry[:2])
-    return Ranking(scores, tuple(entry[2] for entry in entries), round_to, mode)
+    keys = [_keys(values, mode) for values in scores.values()]
+    axes = torch.arange(len(keys)).repeat_interleave(torch.tensor([len(each) for each in keys], dtype=torch.int64))
+    order = axes[torch.cat(keys).argsort(stable=True)] if keys else axes
+    return Ranking(scores, order, round_to, mode)
+
+
+def _keys(values: torch.Tensor, mode: Mode) -> torch.Tensor:
+    """What the units of an axis are ordered by beside those of others, ascending."""
+    if mode == "local":
+        return (torch.arange(len(values), dtype=torch.float64) + 1) / len(values)
+    mean = float(values.mean())
+    return (values / mean if mean > 0 else values).sort().values
 
 
 def rounded(full: int, left: int, to: int) -> int:

@@ -20,6 +20,7 @@ from graphc.errors import SliceError, nearest
 from graphc.ir.edit import rebuild, replace
 from graphc.ir.graph import copy_graph, source_line
 from graphc.ir.program import Program
+from graphc.ir.resizing import Resizing
 from graphc.ir.text import operator_name
 from graphc.rules.operation import Literal
 
@@ -42,7 +43,7 @@ def slice(program: Program, kept: Kept, note: str | None = None) -> Program:
     chosen = resolve(analysis, kept)
     graph = copy_graph(program.graph)
     _restate(graph, analysis, chosen)
-    return replace(program, graph, _cut_tensors(program, analysis, chosen), note)
+    return replace(program, graph, _cut_tensors(program, analysis, chosen), note, Resizing)
 
 
 def mask(program: Program, kept: Kept) -> Program:

@@ -13,7 +13,7 @@ from graphc.errors import GraphError, nearest
 from graphc.ir.functional import source_of
 from graphc.ir.graph import assemble, attribute, copy_graph, drop_dead
 from graphc.ir.program import Program
-from graphc.ir.shapes import refresh
+from graphc.ir.shapes import Shapes, refresh
 from graphc.ir.verify import lint
 
 aten = torch.ops.aten
@@ -59,8 +59,22 @@ def rebuild(
     return replace(program, graph, tensors or {}, note)
 
 
-def replace(program: Program, graph: Graph, tensors: Mapping[str, Any], note: str | None = None) -> Program:
-    """A new Program with this graph; tensors not given are the old program's own."""
+def replace(
+    program: Program,
+    graph: Graph,
+    tensors: Mapping[str, Any],
+    note: str | None = None,
+    way: type[Shapes] = Shapes,
+) -> Program:
+    """A new Program with this graph; tensors not given are the old program's own.
+
+    Args:
+        program: what it was made from.
+        graph: has the values of its nodes' old places.
+        tensors: new values by name.
+        note: what to add to the history.
+        way: how shapes are computed.
+    """
     values: dict[str, Any] = {}
     for node in graph.nodes:
         if node.op == "get_attr":
@@ -68,7 +82,7 @@ def replace(program: Program, graph: Graph, tensors: Mapping[str, Any], note: st
             values[name] = tensors[name] if name in tensors else attribute(program.module, name)
     module = assemble(graph, values)
     module.train(program.module.training)
-    refresh(module)
+    refresh(module, way)
     aliases = {alias: name for alias, name in program.aliases.items() if name in values}
     history = (*program.history, note) if note else program.history
     return Program(module, program.contract, aliases, history)

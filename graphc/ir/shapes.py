@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ LITERALS = (bool, int, float, complex, str, torch.dtype, torch.device, torch.lay
 """Types of arguments that are alike where they are equal."""
 
 
-class _Shapes:
+class Shapes:
     """Runs a graph on fake tensors, each op once for equal arguments.
 
     What an op makes depends on the kind of its operands alone (dtype, sizes, strides, device), so
@@ -50,33 +50,35 @@ class _Shapes:
             value = self._tensor(attribute(self.module, str(node.target)))
         else:
             made_from = (node.target, self._word(node.args), self._word(node.kwargs))
-            value = self.made[made_from] if made_from in self.made else self._run(node, made_from)
+            value = self.made[made_from] if made_from in self.made else self.compute(node)
+            if self.sharing:
+                self.made[made_from] = value
         self.values[node] = node.meta["val"] = value
         node.meta.pop("tensor_meta", None)
 
     def _tensor(self, value: Any) -> Any:
         if not isinstance(value, torch.Tensor):
             return value
-        kind = ("tensor of the program", _kind(value))
-        if kind not in self.kinds or not self.sharing:
-            self.kinds[kind] = self._one_of_kind(self.mode.from_tensor(value, static_shapes=True))
-        return self.kinds[kind]
+        key = ("tensor of the program", kind(value))
+        if key not in self.kinds or not self.sharing:
+            self.kinds[key] = self._one_of_kind(self.mode.from_tensor(value, static_shapes=True))
+        return self.kinds[key]
 
-    def _run(self, node: Node, made_from: Hashable) -> Any:
+    def compute(self, node: Node) -> Any:
+        """The value of a node that no other node has made, by running its op on symbols."""
         args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), self.values.__getitem__)
-        result = node.target(*args, **kwargs)  # type: ignore[operator] # a function, as the graph holds no other calls
         env = self.mode.shape_env
         assert env is not None
-        rebind_unbacked(env, node, result)
-        bindings = compute_unbacked_bindings(env, result)
+        with _symbolic(self.mode):
+            result = node.target(*args, **kwargs)  # type: ignore[operator] # a function: the graph has no other calls
+            rebind_unbacked(env, node, result)
+            bindings = compute_unbacked_bindings(env, result)
         if bindings:
             node.meta["unbacked_bindings"] = bindings
-            return result
-        self.made[made_from] = self._one_of_kind(result)
-        return self.made[made_from]
+        return self._one_of_kind(result)
 
     def _one_of_kind(self, value: Any) -> Any:
-        return self.kinds.setdefault(_kind(value), value) if self.sharing else value
+        return self.kinds.setdefault(kind(value), value) if self.sharing else value
 
     def _word(self, argument: Any) -> Hashable:
         """An argument as part of a key: a value by its identity, a literal by type and value."""
@@ -86,7 +88,7 @@ class _Shapes:
             return tuple(map(self._word, argument))
         if isinstance(argument, dict):
             return tuple((key, self._word(value)) for key, value in argument.items())
-        return _kind(argument)
+        return kind(argument)
 
 
 def _depends_on_data(graph: Graph) -> bool:
@@ -94,18 +96,23 @@ def _depends_on_data(graph: Graph) -> bool:
     return any("unbacked_bindings" in node.meta for node in graph.nodes)
 
 
-def _kind(value: Any) -> Hashable:
+def kind(value: Any) -> Hashable:
     """Equal for values that no op can tell apart; what is not known to be alike differs from all."""
     if isinstance(value, torch.Tensor) and value.layout is torch.strided:
-        sizes = tuple(map(_kind, (*value.shape, *value.stride(), value.storage_offset())))
-        return isinstance(value, torch.nn.Parameter), value.requires_grad, value.dtype, value.device, sizes
+        return kind_of_tensor(value, value.shape, value.stride(), value.storage_offset())
     if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
         return type(value), value.node.expr
     if isinstance(value, (list, tuple)):
-        return (type(value), *map(_kind, value))
+        return (type(value), *map(kind, value))
     if value is None or isinstance(value, LITERALS):
         return type(value), value
     return id(value), object()
+
+
+def kind_of_tensor(like: torch.Tensor, sizes: Iterable[Any], strides: Iterable[Any], offset: Any) -> Hashable:
+    """The kind of a tensor that is like another but for its place in memory."""
+    place = tuple(map(kind, (*sizes, *strides, offset)))
+    return isinstance(like, torch.nn.Parameter), like.requires_grad, like.dtype, like.device, place
 
 
 def fake_mode(module: GraphModule) -> FakeTensorMode:
@@ -117,34 +124,39 @@ def fake_mode(module: GraphModule) -> FakeTensorMode:
     return FakeTensorMode(shape_env=ShapeEnv())
 
 
-def refresh(module: GraphModule) -> None:
+def refresh(module: GraphModule, way: type[Shapes] = Shapes) -> None:
     """Compute ``meta["val"]`` of every node again.
+
+    Args:
+        module: its placeholders have values.
+        way: how; by default every op is run on symbols.
 
     Raises:
         VerifyError: shapes no longer fit together; names the node and its source line.
     """
-    mode = fake_mode(module)
-    assert mode.shape_env is not None
-    shapes = _Shapes(module, mode)
-    oblivious = symbolic_config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined] # made at import
-    quiet = mode.shape_env.suppress_guards()
-    with mode, _without_cache(mode), enable_python_dispatcher(), torch.no_grad(), quiet, oblivious:
-        for node in module.graph.nodes:
-            try:
-                shapes.visit(node)
-            except ERRORS as error:
-                raise _misfit(node, error) from error
+    shapes = way(module, fake_mode(module))
+    for node in module.graph.nodes:
+        try:
+            shapes.visit(node)
+        except ERRORS as error:
+            raise _misfit(node, error) from error
     if shapes.sharing and _depends_on_data(module.graph):  # it was not known before
         refresh(module)
 
 
 @contextlib.contextmanager
-def _without_cache(mode: FakeTensorMode) -> Iterator[None]:
-    """No cache of fake tensors: no op is run twice, and to fill the cache takes as long as half of the ops."""
+def _symbolic(mode: FakeTensorMode) -> Iterator[None]:
+    """Ops run on fake tensors, for sizes of every number, and leave no guard behind.
+
+    There is no cache of fake tensors: no op is run twice, and to fill the cache takes as long as half of the ops.
+    """
+    assert mode.shape_env is not None
     before = mode.cache_enabled
     mode.cache_enabled = False
+    oblivious = symbolic_config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined] # made at import
     try:
-        yield
+        with mode, enable_python_dispatcher(), torch.no_grad(), mode.shape_env.suppress_guards(), oblivious:
+            yield
     finally:
         mode.cache_enabled = before
 
