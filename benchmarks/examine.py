@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch.utils import _pytree as pytree
 
 import graphc
 from benchmarks.models import Case, randomise
@@ -123,6 +124,10 @@ def _stages(case: Case, finding: Finding, onnx: bool) -> Iterator[tuple[str, flo
     exact = half([axis for axis in free if not axis.mixed])
     yield "slice", clock.lap()
     sliced = graphc.slice(program, exact)
+    yield "verify", clock.lap()
+    quick = _sizes(sliced)
+    graphc.verify(sliced)
+    assert quick == _sizes(sliced), "the slice gives other sizes than shape propagation from scratch"
     yield "compare", clock.lap()
     before, cut, reference = (outputs(p, case.other) for p in (program, sliced, graphc.mask(program, exact)))
     finding.error = _distance(cut, reference)
@@ -154,6 +159,12 @@ class _Clock:
         now = time.perf_counter()
         self.start, seconds = now, now - self.start
         return round(seconds, 3)
+
+
+def _sizes(program: graphc.Program) -> list[str]:
+    """The sizes of every value of a program."""
+    values = pytree.tree_leaves([node.meta.get("val") for node in program.graph.nodes])
+    return [str(value.shape) if isinstance(value, torch.Tensor) else str(value) for value in values]
 
 
 def _distance(a: torch.Tensor, b: torch.Tensor) -> float:
