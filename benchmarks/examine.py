@@ -121,7 +121,7 @@ def _stages(case: Case, finding: Finding, onnx: bool) -> Iterator[tuple[str, flo
     yield "analyse", clock.lap()
     analysis = analyze(program)
     free = _describe(analysis, finding)
-    exact = half([axis for axis in free if not axis.mixed])
+    exact = half([axis for axis in free if not axis.mixed], needs=analysis.needs)
     yield "slice", clock.lap()
     sliced = graphc.slice(program, exact)
     yield "verify", clock.lap()
@@ -133,7 +133,7 @@ def _stages(case: Case, finding: Finding, onnx: bool) -> Iterator[tuple[str, flo
     finding.error = _distance(cut, reference)
     finding.moved = _distance(before, reference)
     yield "cut all", clock.lap()
-    smallest = graphc.slice(program, half(free))
+    smallest = graphc.slice(program, half(free, needs=analysis.needs))
     finding.params = tuple(sum(p.numel() for p in x.parameters()) for x in (program, sliced, smallest))
     del program, sliced, model, analysis
     assert bool(torch.isfinite(outputs(smallest, case.other)).all()), "the smallest program gives no finite numbers"

@@ -31,6 +31,7 @@ from graphc.coupling import analyze
 from graphc.coupling.cost import budget
 from graphc.ir.edit import rebuild
 from graphc.measure.environment import environment
+from graphc.rules.operation import Need
 
 SEED = 0
 
@@ -50,11 +51,13 @@ class Result:
     seconds: float
 
 
-def half(axes: Sequence[Axis], seed: int = SEED) -> dict[Axis, list[int]]:
-    """A random half of each axis, at least one unit."""
+def half(axes: Sequence[Axis], seed: int = SEED, needs: Sequence[Need] = ()) -> dict[Axis, list[int]]:
+    """A random half of each axis, at least one unit, and what an op needs of it (a router its number of experts)."""
     generator = torch.Generator().manual_seed(seed)
+    least = {need.axis.root(): need.least for need in needs}
     return {
-        axis: sorted(torch.randperm(axis.size, generator=generator)[: max(1, axis.size // 2)].tolist()) for axis in axes
+        axis: sorted(torch.randperm(axis.size, generator=generator)[: max(axis.size // 2, least.get(axis, 1))].tolist())
+        for axis in axes
     }
 
 
