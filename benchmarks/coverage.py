@@ -36,9 +36,9 @@ SUITES = ("torchvision", "transformers", "timm")
 COLUMNS = "model result axes mixed error moved free params nodes seconds peak_mb note".split()
 
 
-def suite(name: str) -> list[Case]:
-    """The cases of a suite, in its own order."""
-    cases: list[Case] = import_module(f"benchmarks.suites.{name}").cases()
+def suite(name: str, only: str = "") -> list[Case]:
+    """The cases of a suite, in its own order, or the one of this name."""
+    cases: list[Case] = import_module(f"benchmarks.suites.{name}").cases(only)
     return cases
 
 
@@ -68,7 +68,7 @@ def run_one(suite_name: str, name: str, onnx: bool) -> int:
     import torch
 
     torch.set_num_threads(1)
-    case = next(case for case in suite(suite_name) if case.name == name)
+    (case,) = suite(suite_name, name)
     finding = examine(case, onnx, lambda now: print(json.dumps(asdict(now)), flush=True))
     return 0 if finding.done else 1
 

@@ -19,19 +19,23 @@ from graphc.coupling import analyze
 
 @pytest.mark.parametrize(
     ("suite", "library", "name"),
-    [("torchvision", "torchvision", "mnasnet0_5"), ("timm", "timm", "mobilenetv3_small_050")],
+    [
+        ("torchvision", "torchvision", "mnasnet0_5"),
+        ("timm", "timm", "mobilenetv3_small_050"),
+        ("transformers", "transformers", "MixtralForCausalLM (sdpa)"),
+    ],
 )
 def test_a_model_passes_every_stage(suite: str, library: str, name: str) -> None:
     pytest.importorskip(library, reason=f"pip install {library}")
-    (case,) = (case for case in coverage.suite(suite) if case.name == name)
+    (case,) = coverage.suite(suite, name)
     stages: list[str] = []
     finding = examine(case, report=lambda now: stages.append(now.stage))
     assert coverage.result(finding) == "equal", finding
     assert finding.done
-    assert finding.exact > 10
+    assert finding.exact >= 9
     assert finding.free > 0.9
     assert stages == [
-        *"capture analyse slice compare".split(),
+        *"capture analyse slice verify compare".split(),
         "cut all",
         "train",
         "capture again",

@@ -44,9 +44,9 @@ WHOLE = ("halonet26t", "bat_resnext26ts")
 """Models whose blocks divide no smaller image."""
 
 
-def cases() -> list[Case]:
-    """All families, in the order of their modules."""
-    return [_case(name) for name in FAMILIES]
+def cases(only: str = "") -> list[Case]:
+    """All families, in the order of their modules, or the one of this name."""
+    return [_case(name) for name in FAMILIES if only in ("", name)]
 
 
 def _case(name: str) -> Case:

@@ -19,8 +19,8 @@ CLIPS = {"mvit_v1_b": (16, 224), "mvit_v2_s": (16, 224), "s3d": (16, 64)}
 """Frames and pixels of video models that do not take (8, 64)."""
 
 
-def cases() -> list[Case]:
-    """All models of the four kinds, in the order of their names."""
+def cases(only: str = "") -> list[Case]:
+    """All models of the four kinds, in the order of their names, or the one of this name."""
     from torchvision import models
 
     kinds: list[tuple[ModuleType, Callable[[str], Case]]] = [
@@ -29,7 +29,8 @@ def cases() -> list[Case]:
         (models.video, _video),
         (models.optical_flow, _flow),
     ]
-    return [case(name) for module, case in kinds for name in models.list_models(module=module)]
+    names = [(case, name) for module, case in kinds for name in models.list_models(module=module)]
+    return [case(name) for case, name in names if only in ("", name)]
 
 
 def _build(name: str, **options: Any) -> torch.nn.Module:

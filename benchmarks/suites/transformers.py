@@ -294,9 +294,15 @@ class Similarities(torch.nn.Module):
         return logits
 
 
-def cases() -> list[Case]:
-    """All of them, in the order of their kinds."""
-    return [case for kind, names in MODELS.items() for name in names.split() for case in _both(name, kind)]
+def cases(only: str = "") -> list[Case]:
+    """All of them, in the order of their kinds, or the one of this name."""
+    chosen = [(name, kind) for kind, names in MODELS.items() for name in names.split() if _is(only, name)]
+    return [case for name, kind in chosen for case in _both(name, kind) if only in ("", case.name)]
+
+
+def _is(only: str, name: str) -> bool:
+    """Is a type wanted? Those that are not are not imported, which takes seconds."""
+    return not only or only.startswith(f"{name} (")
 
 
 def _both(name: str, kind: str) -> Iterator[Case]:
