@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from graphc.axes.axis import Axis
 from graphc.coupling import Analysis
@@ -50,3 +50,16 @@ def fitting(analysis: Analysis, allowed: Mapping[str, float]) -> Callable[[Mappi
         return all(getattr(cost, kind) <= limit for kind, limit in allowed.items())
 
     return fits
+
+
+def shares(analysis: Analysis, kinds: Iterable[str]) -> dict[str, float]:
+    """What the program costs now, for each kind."""
+    now = budget(analysis, None, **one_sample(analysis.program))
+    return {kind: float(getattr(now, kind)) for kind in kinds}
+
+
+def reachable(analysis: Analysis, sizes: Mapping[Axis, int], kinds: Iterable[str]) -> str:
+    """What the program would cost at some sizes, in words."""
+    now, least = (budget(analysis, s, **one_sample(analysis.program)) for s in (None, sizes))
+    parts = [(kind, getattr(least, kind), getattr(now, kind)) for kind in kinds]
+    return ", ".join(f"{count:,} {kind} ({count / whole:.1%})" for kind, count, whole in parts)

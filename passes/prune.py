@@ -1,4 +1,4 @@
-"""What all structured pruning passes share: choose axes, score units, rank, cut.
+"""What all structured pruning passes share: choose axes, score units, rank, cut, in one step or several.
 
 Each pass only says which axes are its own, by the role that the rules gave them; what is coupled
 to them follows from the axes.
@@ -6,48 +6,58 @@ to them follows from the axes.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
-
-from pydantic import Field
 
 from graphc.axes.axis import Axis
 from graphc.coupling import Analysis, analyze, slice
 from graphc.errors import GraphError, RecipeError
 from graphc.ir.program import Program
-from graphc.pipeline.base import Context, Pass
+from graphc.pipeline.base import Context, Pass, make_pass
+from graphc.pipeline.run import apply
 
-from .constraints import fitting, limits
-from .importance import score
-from .ranking import rank
+from .constraints import fitting, limits, reachable, shares
+from .isomorphism import grouped
+from .options import (
+    Between,
+    Limits,
+    MinSize,
+    MostRatio,
+    Names,
+    Ratio,
+    Ratios,
+    RoundTo,
+    Schedule,
+    Scope,
+    Selection,
+    Steps,
+)
+from .ranking import Allowed, Ranking, rank
+from .scored import Scored
 from .select import choose, find
 
-Ratio = Annotated[float | None, Field(gt=0, lt=1, description="Share of the units to remove.")]
-Importance = Annotated[Literal["l1", "l2"], Field(description="How units are scored: norm of their weights.")]
-Scope = Annotated[
-    Literal["local", "global"],
-    Field(description="Rank units within their axis, or all together."),
-]
-RoundTo = Annotated[int, Field(ge=1, description="What is left is a multiple of this; kernels like 8 or 16.")]
-Names = Annotated[tuple[str, ...], Field(description="Module paths, axis names, or patterns written re:...")]
-Limits = Annotated[
-    dict[str, str | float],
-    Field(description="Budgets macs, params, bytes: numbers, or percentages of what the program has."),
-]
-Selection = dict[str | int, list[int]]
+SCHEDULES: Mapping[str, Callable[[float], float]] = {
+    "linear": lambda t: t,
+    "cubic": lambda t: 1 - (1 - t) ** 3,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneAxes(Pass):
+class PruneAxes(Scored):
     """Remove units of axes: an explicit selection, a ratio, or as many as a budget asks."""
 
     pruning_ratio: Ratio = None
+    pruning_ratios: Ratios = field(default_factory=dict)
+    max_pruning_ratio: MostRatio = 1.0
+    min_size: MinSize = 1
     constraints: Limits = field(default_factory=dict)
-    importance: Importance = "l2"
     ranking: Scope = "local"
     round_to: RoundTo = 1
+    iterative_steps: Steps = 1
+    schedule: Schedule = "linear"
+    between: Between = ()
     targets: Names = ()
     ignore: Names = ()
 
@@ -61,6 +71,13 @@ class PruneAxes(Pass):
                 where=f"pass {self.title}",
                 hint=f"see `graphc passes {self.type}`",
             )
+        if self.selection() and (self.iterative_steps > 1 or self.pruning_ratios):
+            hint = "leave out iterative_steps and pruning_ratios"
+            raise RecipeError("an explicit selection is one step", where=f"pass {self.title}", hint=hint)
+        if self.constraints and self.pruning_ratios:
+            hint = "give a ratio for all with ratios of their own for some, or a budget"
+            raise RecipeError("constraints leave no ratio open", where=f"pass {self.title}", hint=hint)
+        self.stages()
 
     @abstractmethod
     def selection(self) -> Selection:
@@ -69,6 +86,21 @@ class PruneAxes(Pass):
     @abstractmethod
     def owns(self, axis: Axis) -> bool:
         """Is an axis one that this pass prunes?"""
+
+    def by_importance(self) -> bool:
+        """An explicit selection needs none."""
+        return not self.selection()
+
+    def stages(self) -> list[Pass]:
+        """The passes that run after each step."""
+        return [make_pass(spec, f"pass {self.title}, between[{i}]") for i, spec in enumerate(self.between)]
+
+    def needs_data(self) -> Mapping[str, str]:
+        """That of the criterion, and that of the stages in between."""
+        found = dict(super().needs_data())
+        for stage in self.stages():
+            found.update(stage.needs_data())
+        return found
 
     def candidates(self, analysis: Analysis) -> list[Axis]:
         """The free axes of this pass that ``targets`` and ``ignore`` leave.
@@ -86,14 +118,27 @@ class PruneAxes(Pass):
                 why="; ".join(pins) or "the program has no such axis",
                 hint="`graphc explain` lists all axes and what pins them",
             )
-        return choose(free, names_of, self.targets, self.ignore, self.title)
+        chosen = choose(free, names_of, self.targets, self.ignore, self.title)
+        if not chosen:
+            hint = "`graphc explain` lists all axes"
+            raise GraphError(f"{self.type}: ignore leaves nothing to cut", where=f"pass {self.title}", hint=hint)
+        return chosen
 
     def requires(self, program: Program) -> None:
-        """Names, limits and the explicit selection must fit the program."""
+        """Names, limits, ratios and the explicit selection must fit the program."""
         analysis = analyze(program)
         axes = self.candidates(analysis)
         self.explicit(axes)
         limits(analysis, self.constraints)
+        ratios = self.ratios(axes)
+        emptied = [a for a in axes if self.ranking == "local" and 0 < a.size <= round(a.size * ratios[a])]
+        if emptied and self.max_pruning_ratio == 1.0 and self.min_size == 1 and self.round_to == 1:
+            raise RecipeError(
+                f"{self.type} would leave nothing of {emptied[0].name}",
+                where=f"pass {self.title}",
+                why=f"it has {emptied[0].size} units, and the ratio is {ratios[emptied[0]]}",
+                hint="lower the ratio, give max_pruning_ratio or min_size, or ignore the axis",
+            )
 
     def explicit(self, axes: list[Axis]) -> dict[Axis, list[int]]:
         """The explicit selection as kept units.
@@ -111,28 +156,74 @@ class PruneAxes(Pass):
                 kept[axis] = [unit for unit in range(axis.size) if unit not in removed]
         return kept
 
+    def ratios(self, axes: Sequence[Axis]) -> dict[Axis, float]:
+        """The ratio of each axis: its own, or the common one."""
+        own: dict[Axis, float] = {}
+        for pattern, ratio in self.pruning_ratios.items():
+            own.update(dict.fromkeys(find(list(axes), names_of, pattern, f"pruning_ratios of {self.title}"), ratio))
+        return {axis: own.get(axis, self.pruning_ratio or 0.0) for axis in axes}
+
     def run(self, program: Program, context: Context) -> Program:
-        """Choose units and slice."""
+        """Choose units and slice, as often as there are steps, with the stages in between."""
         analysis = analyze(program)
         axes = self.candidates(analysis)
-        return slice(program, self.explicit(axes) if self.selection() else self.ranked(analysis, axes))
+        if self.selection():
+            return slice(program, self.explicit(axes))
+        full = {axis.name: axis.size for axis in axes}
+        first = limits(analysis, self.constraints)
+        now = shares(analysis, first)
+        for step in range(1, self.iterative_steps + 1):
+            done = SCHEDULES[self.schedule](step / self.iterative_steps)
+            analysis = analyze(program)
+            ranking = self.ranked(analysis, [a for a in self.candidates(analysis) if a.name in full], full, context)
+            allowed = {kind: now[kind] + (limit - now[kind]) * done for kind, limit in first.items()}
+            sizes = self.sized(analysis, ranking, full, done, allowed)
+            program = slice(program, ranking.keep(sizes))
+            for stage in self.stages():
+                program = apply(stage, program, context, [f"step {step} of {self.title}"])
+            context.progress(step, self.iterative_steps, self.title)
+        return program
 
-    def ranked(self, analysis: Analysis, axes: list[Axis]) -> Mapping[Axis, list[int]]:
-        """Units kept by importance, for the ratio or the budget."""
-        scores = {axis: score(analysis, axis, self.importance) for axis in axes}
-        ranking = rank(scores, self.ranking, self.round_to)
+    def ranked(self, analysis: Analysis, axes: list[Axis], full: Mapping[str, int], context: Context) -> Ranking:
+        """All units by importance."""
+        groups = grouped(analysis, axes, self.ranking)
+        ratios = self.ratios(axes)
+        groups = {a: (group, ratios[a]) for a, group in groups.items()}
+        needs = {need.axis.root(): need for need in analysis.needs}
+        allowed: dict[Axis, Allowed] = {}
+        for axis in axes:
+            need = needs.get(axis)
+            kept = math.ceil(full[axis.name] * (1 - self.max_pruning_ratio) - 1e-9)
+            least = max(1, self.min_size, kept, need.least if need else 1)
+            multiple = math.lcm(self.round_to, need.multiple if need else 1)
+            allowed[axis] = Allowed(multiple, min(axis.size, least))
+        return rank(self.scores(analysis, axes, context), groups, allowed)
+
+    def sized(
+        self,
+        analysis: Analysis,
+        ranking: Ranking,
+        full: Mapping[str, int],
+        done: float,
+        allowed: Mapping[str, float],
+    ) -> Mapping[Axis, int]:
+        """Sizes for a share of the ratio, or for a budget.
+
+        Raises:
+            GraphError: the budget cannot be met; says the least that can.
+        """
         if self.pruning_ratio is not None:
-            return ranking.keep(ranking.by_ratio(self.pruning_ratio))
-        allowed = limits(analysis, self.constraints)
+            return ranking.by_ratio({a: r * done for a, r in self.ratios(list(ranking.scores)).items()}, full)
         sizes = ranking.by_budget(fitting(analysis, allowed))
         if sizes is None:
+            least = reachable(analysis, ranking.sizes(len(ranking.order)), allowed)
             raise GraphError(
                 f"{self.type} cannot meet the constraints {dict(self.constraints)}",
                 where=f"pass {self.title}",
-                why="even with one step left of every axis the program costs more",
-                hint="allow more, lower round_to, or prune other axes and layers first",
+                why=f"the least that it can reach is {least}; the rest is pinned or not its own",
+                hint="allow more, lower round_to and min_size, or prune other axes and layers first",
             )
-        return ranking.keep(sizes)
+        return sizes
 
     def ensures(self, before: Program, after: Program) -> None:
         """The program really became smaller, and meets its limits."""

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from graphc.axes.axis import Axis
 
-from .prune import PruneAxes, Selection
+from .options import Selection
+from .prune import PruneAxes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,20 +1,33 @@
 """Ranking: in which order units go, and how many, by ratio or by budget.
 
-A ranking is one list of removals. A ratio takes a prefix of it by count; a budget takes the
-shortest prefix whose polynomial costs fit, which is exact and needs no rebuilt model.
+Units are ranked within groups of axes: each axis by itself (local), all together (global), or the axes
+that play the same part (isomorphic). A ratio takes a share of each group. A budget takes the same share
+of every group, as small as fits: one list of removals of which a prefix goes, which is exact and needs
+no rebuilt model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from graphc.axes.axis import Axis
 
-Mode = Literal["local", "global"]
+
+@dataclass(frozen=True)
+class Allowed:
+    """Which sizes an axis may have: a multiple, at least some, or all that there is."""
+
+    multiple: int = 1
+    least: int = 1
+
+    def size(self, full: int, left: int) -> int:
+        """The smallest allowed size that is not below ``left``."""
+        wanted = max(left, self.least, 1)
+        return min(full, -(-wanted // self.multiple) * self.multiple)
 
 
 @dataclass(frozen=True)
@@ -23,27 +36,44 @@ class Ranking:
 
     Attributes:
         scores: importance of each unit of each axis.
-        order: which axis each removal takes a unit from, as its place in ``scores``; int64, one entry a unit.
-            The unit is the least important that is left.
-        round_to: what is left of an axis is a multiple of this, where the axis allows.
-        mode: ``local`` or ``global``.
+        groups: what each axis is ranked with.
+        allowed: the sizes each axis may have.
+        order: which axis each removal takes a unit from, as its place in ``scores``; int64. The unit is
+            the least important that is left. Each group is spread evenly over the whole.
     """
 
     scores: Mapping[Axis, torch.Tensor]
+    groups: Mapping[Axis, Hashable]
+    allowed: Mapping[Axis, Allowed]
     order: torch.Tensor
-    round_to: int
-    mode: Mode
 
     def sizes(self, removed: int) -> dict[Axis, int]:
         """How many units each axis keeps after a prefix of the removals."""
-        gone = torch.bincount(self.order[:removed], minlength=len(self.scores)).tolist()
-        return {a: rounded(a.size, a.size - n, self.round_to) for a, n in zip(self.scores, gone, strict=True)}
+        return self._left(self.order[:removed])
 
-    def by_ratio(self, ratio: float) -> dict[Axis, int]:
-        """Sizes when a share of the units goes: of each axis (local) or of all together (global)."""
-        if self.mode == "global":
-            return self.sizes(round(len(self.order) * ratio))
-        return {a: rounded(a.size, a.size - round(a.size * ratio), self.round_to) for a in self.scores}
+    def _left(self, removals: torch.Tensor) -> dict[Axis, int]:
+        gone = torch.bincount(removals, minlength=len(self.scores)).tolist()
+        return {a: self.allowed[a].size(a.size, a.size - n) for a, n in zip(self.scores, gone, strict=True)}
+
+    def by_ratio(self, ratios: Mapping[Axis, float], full: Mapping[str, int] | None = None) -> dict[Axis, int]:
+        """Sizes when a share of the units of every group goes.
+
+        Args:
+            ratios: for each axis; axes of one group have one ratio.
+            full: sizes by name that the ratio is of, where some units are gone already.
+        """
+        members: dict[Hashable, list[int]] = {}
+        for number, axis in enumerate(self.scores):
+            members.setdefault(self.groups[axis], []).append(number)
+        axes = list(self.scores)
+        taken: list[torch.Tensor] = [self.order[:0]]
+        for numbers in members.values():
+            whole = sum((full or {}).get(axes[n].name, axes[n].size) for n in numbers)
+            now = sum(axes[n].size for n in numbers)
+            count = round(whole * ratios[axes[numbers[0]]]) - (whole - now)
+            own = self.order[torch.isin(self.order, torch.tensor(numbers))]
+            taken.append(own[: max(0, count)])
+        return self._left(torch.cat(taken))
 
     def by_budget(self, fits: Callable[[Mapping[Axis, int]], bool]) -> dict[Axis, int] | None:
         """Sizes after the fewest removals that fit; None if nothing fits."""
@@ -68,25 +98,51 @@ class Ranking:
         return kept
 
 
-def rank(scores: Mapping[Axis, torch.Tensor], mode: Mode, round_to: int) -> Ranking:
-    """Order all units: by their place within their axis (local), or by their score (global).
+def rank(
+    scores: Mapping[Axis, torch.Tensor],
+    groups: Mapping[Axis, Hashable],
+    allowed: Mapping[Axis, Allowed] | None = None,
+) -> Ranking:
+    """Order all units by their place within their group, the least important first.
 
-    Scores of different axes are made comparable by dividing by the axis's mean.
+    Args:
+        scores: comparable within a group.
+        groups: equal for axes that are ranked together.
+        allowed: sizes that an axis may have; an axis is never ranked below its least.
     """
-    keys = [_keys(values, mode) for values in scores.values()]
-    axes = torch.arange(len(keys)).repeat_interleave(torch.tensor([len(each) for each in keys], dtype=torch.int64))
-    order = axes[torch.cat(keys).argsort(stable=True)] if keys else axes
-    return Ranking(scores, order, round_to, mode)
+    sizes = allowed or {axis: Allowed() for axis in scores}
+    together: dict[Hashable, list[tuple[int, torch.Tensor]]] = {}
+    for number, (axis, values) in enumerate(scores.items()):
+        together.setdefault(groups[axis], []).append((number, values.sort().values))
+    axes: list[torch.Tensor] = []
+    places: list[torch.Tensor] = []
+    for members in together.values():
+        numbers, place = _in_group(members)
+        axes.append(numbers)
+        places.append(place)
+    if not axes:
+        return Ranking(scores, groups, sizes, torch.zeros(0, dtype=torch.int64))
+    order = torch.cat(axes)[torch.cat(places).argsort(stable=True)]
+    return Ranking(scores, groups, sizes, _until_least(order, [(a.size - sizes[a].least) for a in scores]))
 
 
-def _keys(values: torch.Tensor, mode: Mode) -> torch.Tensor:
-    """What the units of an axis are ordered by beside those of others, ascending."""
-    if mode == "local":
-        return (torch.arange(len(values), dtype=torch.float64) + 1) / len(values)
-    mean = float(values.mean())
-    return (values / mean if mean > 0 else values).sort().values
+def _in_group(members: Sequence[tuple[int, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The axes of a group's units in order of score, and each unit's place as a share of the group."""
+    counts = torch.tensor([len(values) for _, values in members])
+    numbers = torch.tensor([number for number, _ in members]).repeat_interleave(counts)
+    ordered = numbers[torch.cat([values for _, values in members]).argsort(stable=True)]
+    return ordered, torch.arange(1, len(ordered) + 1, dtype=torch.float64) / len(ordered)
 
 
-def rounded(full: int, left: int, to: int) -> int:
-    """The nearest multiple of ``to`` above, at least one multiple, never more than there is."""
-    return min(full, max(to, -(-max(1, left) // to) * to))
+def _until_least(order: torch.Tensor, most: Sequence[int]) -> torch.Tensor:
+    """The removals without those that would take more than so many units of an axis."""
+    keep = torch.ones(len(order), dtype=torch.bool)
+    for number, count in enumerate(most):
+        own = (order == number).nonzero().flatten()
+        keep[own[max(0, count) :]] = False
+    return order[keep]
+
+
+def multiple_of(round_to: int, needed: int) -> int:
+    """The least common multiple of two steps."""
+    return math.lcm(round_to, needed)

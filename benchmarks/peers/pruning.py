@@ -74,8 +74,8 @@ def graphc_half(module: torch.nn.Module, image: torch.Tensor, timed: Timed) -> C
         analysis = analyze(program)
     with timed("choose"):
         free = [axis for axis in analysis.axes if axis.pinned is None and axis.roles.isdisjoint({"heads", "repeat"})]
-        ranking = rank({axis: score(analysis, axis, "l1") for axis in free}, "local", 1)
-        kept = ranking.keep(ranking.by_ratio(RATIO))
+        ranking = rank(score(analysis, free, "l1"), {axis: axis.name for axis in free})
+        kept = ranking.keep(ranking.by_ratio(dict.fromkeys(free, RATIO)))
     with timed("slice"):
         return graphc.slice(program, kept)
 

@@ -94,6 +94,27 @@ def _layer(name: str, nodes: Iterable[Node], dependent: dict[Node, int], costly:
     return Layer(name, entry, exits[0], _own_tensors(region))
 
 
+def obstacle(analysis: Analysis, path: str) -> str | None:
+    """Why the module of a path is no layer that can be stepped over; None if there is no such module."""
+    dependent = _parameter_dependent(analysis)
+    region = {n for n in dependent if f"{module_path(n)}.".startswith(f"{path}.")}
+    if not region:
+        return None
+    exits = [n for n in region if any(user not in region for user in n.users)]
+    if len(exits) != 1:
+        return f"{len(exits)} of its values are used outside: {', '.join(sorted(n.name for n in exits)[:3])}"
+    entries = {n for node in region for n in node.all_input_nodes if n not in region and n in dependent}
+    given = ", ".join(sorted({_shape(n) for n in entries})) or "inputs of the program"
+    if not any(_alike(n, exits[0]) for n in entries):
+        return f"it takes {given} and gives {_shape(exits[0])}"
+    return f"no residual path leads around it from {given} to {_shape(exits[0])}"
+
+
+def _shape(node: Node) -> str:
+    value = node.meta.get("val")
+    return f"[{', '.join(map(str, value.shape))}]" if isinstance(value, torch.Tensor) else "several values"
+
+
 def _alike(a: Node, b: Node) -> bool:
     left, right = a.meta.get("val"), b.meta.get("val")
     return (

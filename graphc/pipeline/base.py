@@ -96,6 +96,10 @@ class Pass(abc.ABC):
         """The name in reports: the pass's own, or its type."""
         return self.name or self.type
 
+    def needs_data(self) -> Mapping[str, str]:
+        """The data that the pass reads by name, each with what it is for; checked before anything runs."""
+        return {}
+
     def requires(self, program: Program) -> None:  # noqa: B027 - most passes need nothing
         """Raise a GraphError if the program is not one that this pass can work on."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from torch.export import ExportedProgram
 
 from graphc.emitters.base import check_writable, make_emitter
-from graphc.errors import GraphError, RecipeError
+from graphc.errors import GraphError, RecipeError, nearest
 from graphc.ir.capture import capture
 from graphc.ir.parts import capture_part
 from graphc.ir.program import Program
@@ -50,6 +50,7 @@ def plan(recipe: Recipe, output_dir: str | Path | None = None, device: str = "cp
         GraphError: a name, option, target or place to write is wrong, or the model cannot be captured.
     """
     passes = recipe.make_passes()
+    check_data(passes, recipe.data)
     check_outputs(recipe.emit, recipe.opset_version, output_dir)
     for name, spec in recipe.data.items():
         find_target(spec.target, f"data.{name}")
@@ -94,6 +95,23 @@ def captured(recipe: Recipe) -> Program:
     if isinstance(model, Program):
         return model
     return capture(model, (), {} if isinstance(model, ExportedProgram) else recipe.inputs(), dynamic=recipe.dynamic)
+
+
+def check_data(passes: Sequence[Pass], data: Collection[str]) -> None:
+    """See that every pass has the data that it reads, before any work.
+
+    Raises:
+        RecipeError: a pass needs data that there is not; says what for.
+    """
+    for item in passes:
+        for name, why in item.needs_data().items():
+            if name not in data:
+                raise RecipeError(
+                    f"the pass {item.title} needs data called {name!r}",
+                    where="data",
+                    why=why,
+                    hint=f"add `data: {{{name}: {{target: 'package.module:callable'}}}}`; {nearest(name, data)}",
+                )
 
 
 def check_outputs(names: Sequence[str], opset_version: int | None, output_dir: str | Path | None) -> None:

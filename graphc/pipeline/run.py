@@ -19,7 +19,7 @@ from graphc.ir.verify import verify
 from graphc.measure.report import Step, report, write_report
 from graphc.pipeline.base import Context, Data, Pass
 from graphc.pipeline.latency import Latency, time_artifact, time_programs
-from graphc.pipeline.plan import Plan, check_outputs, emit_options, loader, plan
+from graphc.pipeline.plan import Plan, check_data, check_outputs, emit_options, loader, plan
 from graphc.pipeline.recipe import Bench, Recipe, check_names, read_recipe
 from graphc.pipeline.targets import Model
 
@@ -84,6 +84,7 @@ def compile(
         return run(plan(recipe, output_dir, device), watch)
     check_outputs(emit, opset_version, output_dir)
     check_names(list(passes))
+    check_data(passes, data or {})
     original = model if isinstance(model, Program) else capture(model, args, kwargs, dynamic=dynamic)
     loaders = {name: loader(value) for name, value in (data or {}).items()}
     made = Plan(

@@ -17,8 +17,8 @@ def test_scores_add_up_every_member() -> None:
     axis = next(a for a in analysis.axes if a.name == "0.out")
     first, last = model[0], model[2]
     together = torch.cat([first.weight, first.bias[:, None], last.weight.T], dim=1).double()
-    assert torch.allclose(score(analysis, axis, "l1"), together.abs().sum(1))
-    assert torch.allclose(score(analysis, axis, "l2"), together.norm(dim=1))
+    assert torch.allclose(score(analysis, [axis], "l1")[axis], together.abs().sum(1))
+    assert torch.allclose(score(analysis, [axis], "l2")[axis], together.norm(dim=1))
 
 
 class Heads(torch.nn.Module):
@@ -43,7 +43,7 @@ def test_scores_of_heads_gather_their_columns() -> None:
     qkv = model.qkv.weight.view(3, 4, 5, 6).permute(1, 0, 2, 3).reshape(4, -1)
     out = model.out.weight.view(6, 4, 5).permute(1, 0, 2).reshape(4, -1)
     expected = torch.cat([qkv, out], 1).double().abs().sum(1)
-    assert torch.allclose(score(analysis, axis, "l1"), expected)
+    assert torch.allclose(score(analysis, [axis], "l1")[axis], expected)
 
 
 def test_the_least_important_unit_goes_first() -> None:
@@ -53,4 +53,4 @@ def test_the_least_important_unit_goes_first() -> None:
         model[2].weight[:, 2] = 0
     analysis = analyze(graphc.capture(model, (torch.randn(6, 3),)))
     axis = next(a for a in analysis.axes if a.name == "0.out")
-    assert int(score(analysis, axis, "l2").argmin()) == 2
+    assert int(score(analysis, [axis], "l2")[axis].argmin()) == 2

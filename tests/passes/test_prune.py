@@ -177,7 +177,7 @@ def test_passes_in_a_row_compose(bert: graphc.Program) -> None:
         (lambda: PruneFilters(pruning_ratio=0.5, filters={"a": [1]}), ["exactly one of"]),
         (lambda: PruneFilters(), ["exactly one of"]),
         (lambda: PruneLayers(), ["exactly one of"]),
-        (lambda: PruneHeads(pruning_ratio=0.5, importance="l3"), ["importance", "l3", "'l1' or 'l2'"]),
+        (lambda: PruneHeads(pruning_ratio=0.5, importance="l3"), ["importance", "l3", "'l2' or 'l1'"]),
         (lambda: PruneHeads(pruning_ratio=0.5, round_to=0), ["round_to", "greater than or equal to 1"]),
     ],
 )

@@ -1,0 +1,132 @@
+"""Batches: what a data loader gives, as a program's inputs and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from graphc.errors import RecipeError
+from graphc.ir.contract import TensorSpec
+from graphc.ir.program import Program
+
+LABELS = ("labels", "label", "targets", "target")
+"""Names that labels have in a batch that is a mapping."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch as a program takes it.
+
+    Attributes:
+        args, kwargs: inputs, in the structure of the program's example inputs.
+        labels: what the loader gives beside them; None if it gives none.
+        size: samples in the batch: the size of dim 0 of the first input.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    labels: Any
+    size: int
+
+
+def batches(program: Program, loader: Iterable[Any], samples: int | None = None) -> Iterator[Batch]:
+    """The batches of a loader, on the program's device, until some number of samples is reached.
+
+    A batch is ``(inputs, labels)``, or a mapping (a dict, a BatchEncoding) of inputs by name with the
+    labels as ``labels``, or a tensor without labels. Inputs are a tensor, a sequence in the
+    program's order, or a mapping by name.
+
+    Args:
+        program: what the batches go into.
+        loader: any iterable.
+        samples: stop after so many; the batch that reaches the number is cut. None takes all.
+
+    Raises:
+        RecipeError: a batch does not fit the program, says which input and why; or there is none.
+    """
+    device = next((value.device for value in program.tensors().values()), torch.device("cpu"))
+    seen = 0
+    for given in loader:
+        batch = fed(program, given, device)
+        if samples is not None and seen + batch.size > samples:
+            batch = _cut(program, batch, samples - seen)
+        yield batch
+        seen += batch.size
+        if samples is not None and seen >= samples:
+            return
+    if not seen:
+        raise RecipeError("the data is empty", where="data", hint="a loader must give at least one batch each time")
+
+
+def fed(program: Program, given: Any, device: torch.device | str = "cpu") -> Batch:
+    """One batch of a loader as inputs and labels; see ``batches``.
+
+    Raises:
+        RecipeError: it does not fit the program.
+    """
+    inputs, labels = _apart(given)
+    args, kwargs = program.example()
+    leaves, tree = pytree.tree_flatten((args, kwargs))
+    specs = program.contract.inputs
+    if isinstance(inputs, Mapping):
+        missing = [s.name for s in specs if s.dtype is not None and s.name not in inputs]
+        if missing:
+            why = f"it has {', '.join(map(str, inputs)) or 'nothing'}"
+            raise RecipeError(f"a batch has no input {missing[0]!r}", where="data", why=why)
+        values = [inputs.get(spec.name, leaf) for spec, leaf in zip(specs, leaves, strict=True)]
+    else:
+        values = pytree.tree_leaves(inputs)
+        if len(values) != len(leaves):
+            why = f"it has {len(values)} and the program takes {', '.join(map(str, specs))}"
+            raise RecipeError("a batch has another number of inputs", where="data", why=why)
+    values = [_checked(*pair, device) for pair in zip(specs, values, strict=True)]
+    args, kwargs = pytree.tree_unflatten(values, tree)
+    first = next((v for v in values if isinstance(v, torch.Tensor) and v.dim()), None)
+    moved = pytree.tree_map(lambda v: v.to(device) if isinstance(v, torch.Tensor) else v, labels)
+    return Batch(args, kwargs, moved, 1 if first is None else len(first))
+
+
+def _apart(given: Any) -> tuple[Any, Any]:
+    """Inputs and labels."""
+    if isinstance(given, Mapping):
+        label = next((name for name in LABELS if name in given), None)
+        return {k: v for k, v in given.items() if k != label}, None if label is None else given[label]
+    if isinstance(given, (tuple, list)) and len(given) == 2:
+        return given[0], given[1]
+    if isinstance(given, torch.Tensor) or (isinstance(given, (tuple, list)) and len(given) == 1):
+        return given, None
+    what = f"a {type(given).__name__}" + (f" of {len(given)}" if isinstance(given, (tuple, list)) else "")
+    hint = "give (inputs, labels), a dict of inputs by name with `labels`, or one tensor"
+    raise RecipeError(f"a batch cannot be {what}", where="data", hint=hint)
+
+
+def _checked(spec: TensorSpec, value: Any, device: torch.device | str) -> Any:
+    if spec.dtype is None:
+        return value
+    fits = (
+        isinstance(value, torch.Tensor)
+        and value.dtype == spec.dtype
+        and value.dim() == len(spec.shape)
+        and all(isinstance(want, str) or want == size for want, size in zip(spec.shape, value.shape, strict=True))
+    )
+    if not fits:
+        tensor = isinstance(value, torch.Tensor)
+        why = f"it is {value.dtype}{list(value.shape)}" if tensor else f"it is a {type(value).__name__}"
+        raise RecipeError(f"a batch does not fit the input {spec}", where="data", why=why)
+    return value.to(device)
+
+
+def _cut(program: Program, batch: Batch, samples: int) -> Batch:
+    """The first samples of a batch."""
+
+    def first(value: Any) -> Any:
+        return (
+            value[:samples] if isinstance(value, torch.Tensor) and value.dim() and len(value) == batch.size else value
+        )
+
+    args, kwargs, labels = pytree.tree_map(first, (batch.args, dict(batch.kwargs), batch.labels))
+    return Batch(args, kwargs, labels, samples)
