@@ -4,5 +4,6 @@ from .prune_filters import PruneFilters
 from .prune_heads import PruneHeads
 from .prune_layers import PruneLayers
 from .prune_width import PruneWidth
+from .recalibrate import Recalibrate
 
-__all__ = ["PruneFilters", "PruneHeads", "PruneLayers", "PruneWidth"]
+__all__ = ["PruneFilters", "PruneHeads", "PruneLayers", "PruneWidth", "Recalibrate"]

@@ -188,7 +188,10 @@ def make_pass(spec: Mapping[str, Any], where: str) -> Pass:
     kind_name = values.pop("type", None)
     if not isinstance(kind_name, str):
         raise RecipeError("a pass has no type", where=where, hint="write {type: prune-heads, ...}")
-    kind = find_pass(kind_name)
+    try:
+        kind = find_pass(kind_name)
+    except RecipeError as error:
+        raise RecipeError(error.what, where=where, why=error.why, hint=error.hint) from error
     known = options(kind)
     for option in values:
         if option not in known:
