@@ -48,10 +48,15 @@ class Progress:
             self.console.print(f"[bold]captured[/bold]  {figures(cost(about).to_dict())}")
         elif event == "pass":
             self.status.update(f"running {escape(about.title)}")
+        elif event == "progress":
+            done, total, text = about
+            self.status.update(f"{escape(text)}: {done}" + (f" of {total}" if total else ""))
         elif event == "done":
             step, latency = about
             self.console.print(f"[bold green]{escape(step.name)}[/bold green]  ({step.seconds:.1f} s)")
             lines(self.console, changes(step.before, step.after))
+            for line in step.facts.get("says", ()):
+                self.console.print(f"  {escape(line)}", soft_wrap=True)
             self.console.print(f"  {figures(cost(step.after).to_dict(), latency)}", soft_wrap=True)
         elif event == "emit":
             self.status.update(f"emitting and checking {escape(about)}")

@@ -5,5 +5,6 @@ from .prune_heads import PruneHeads
 from .prune_layers import PruneLayers
 from .prune_width import PruneWidth
 from .recalibrate import Recalibrate
+from .sparsify import Sparsify
 
-__all__ = ["PruneFilters", "PruneHeads", "PruneLayers", "PruneWidth", "Recalibrate"]
+__all__ = ["PruneFilters", "PruneHeads", "PruneLayers", "PruneWidth", "Recalibrate", "Sparsify"]

@@ -10,6 +10,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from graphc.axes.axis import Axis
 from graphc.coupling import Analysis, analyze, slice
@@ -234,6 +235,18 @@ class PruneAxes(Scored):
         entries = [sum(t.numel() for t in program.tensors().values()) for program in (before, after)]
         if self.selection() and entries[1] >= entries[0]:
             raise GraphError(f"{self.type} removed nothing", where=f"pass {self.title}")
+
+    def facts(self, before: Program, after: Program) -> Mapping[str, Any]:
+        """Budgets, asked and reached."""
+        first, last = analyze(before), analyze(after)
+        asked = limits(first, self.constraints)
+        whole, reached = shares(first, asked), shares(last, asked)
+        says = [
+            f"{kind}: {limit / whole[kind]:.2%} asked, {reached[kind] / whole[kind]:.2%} reached"
+            for kind, limit in asked.items()
+        ]
+        figures = {kind: {"asked": limit, "reached": reached[kind]} for kind, limit in asked.items()}
+        return {"says": says, "constraints": figures} if asked else {}
 
 
 def names_of(axis: Axis) -> list[str]:

@@ -14,6 +14,7 @@ from graphc.emitters.equality import Equality, Runner, compare
 from graphc.emitters.staging import check_writable, size_of, staged
 from graphc.errors import EmitError, nearest
 from graphc.ir.edit import set_training
+from graphc.ir.masks import make_permanent
 from graphc.ir.program import Program
 
 __all__ = ["Artifact", "Emitter", "check_writable", "emit", "find_emitter", "load", "register_emitter"]
@@ -167,7 +168,8 @@ def emit(program: Program, path: str | Path, **options: Any) -> Artifact:
 
     The artifact appears under its name only after it was reloaded in its own runtime and run at
     the example size and with every dynamic dim changed. If anything fails, what was there before
-    is still there. A program in training mode is written in evaluation mode.
+    is still there. A program in training mode is written in evaluation mode, and masks of weights
+    become zeros in them.
 
     Args:
         path: ``model.onnx``, ``model.pt2``, a folder (no suffix, or ``/`` at the end), or whatever
@@ -182,6 +184,7 @@ def emit(program: Program, path: str | Path, **options: Any) -> Artifact:
     path = Path(path) if Path(path).name else Path(path).resolve()
     if program.module.training:
         program = set_training(program, False)
+    program = make_permanent(program)
     with staged(path) as inside:
         emitter.write(program, inside)
         equality = emitter.check(program, inside)

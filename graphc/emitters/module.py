@@ -17,6 +17,7 @@ from graphc.emitters.layers import Kept, choices, gone_modules, renamed, take_ou
 from graphc.emitters.restate import restate
 from graphc.errors import EmitError
 from graphc.ir.capture import evaluating
+from graphc.ir.masks import make_permanent
 from graphc.ir.program import Program
 
 
@@ -35,6 +36,7 @@ def to_module(program: Program, original: nn.Module, *, tolerance: float = 1e-4)
         EmitError: the class cannot express the program: a parameter has no place, a size is fixed
             in its forward, or the results differ. Names the first difference.
     """
+    program = make_permanent(program, keep=original.state_dict())
     gone, evidence = gone_modules(program, original), Evidence(program, original)
     failures: list[EmitError] = []
     for kept in choices(original, gone):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as symbolic_config
+from torch.nn.utils import prune
 
 
 def trace(
@@ -34,7 +36,7 @@ def trace(
     with torch.no_grad(), symbolic_config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined] # made at import
         for dynamic, deferred in ((named, False), (named, True), (varying, False)):
             try:
-                with _quiet_failure():
+                with _quiet_failure(), _masks_are_known(module):
                     return torch.export.export(
                         module,
                         args,
@@ -47,6 +49,15 @@ def trace(
                 first = first or error
     assert first is not None
     raise first
+
+
+@contextlib.contextmanager
+def _masks_are_known(module: torch.nn.Module) -> Iterator[None]:
+    """No warning that a masked weight is computed in a hook, as torch.nn.utils.prune does on each call."""
+    with warnings.catch_warnings():
+        if prune.is_pruned(module):
+            warnings.filterwarnings("ignore", message="The tensor attributes? ")
+        yield
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 from graphc.coupling.cost import budget, one_sample
 from graphc.coupling.flow import analyze
+from graphc.ir.masks import make_permanent
 from graphc.ir.program import Program
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -21,7 +22,7 @@ class Cost:
         params: entries of all parameters, tied ones once.
         macs: multiply-accumulates of one run (1 MAC = 2 FLOPs) in convolutions, linear layers, matrix
             products, attention and einsum. A ratio of MACs is not a speed-up.
-        bytes: memory of all parameters, buffers and constants.
+        bytes: memory of all parameters, buffers and constants; of masks none, as no artifact has them.
     """
 
     params: int
@@ -73,14 +74,15 @@ def cost(program: Program, **dims: int) -> Cost:
     Raises:
         GraphError: a name is not a dynamic dim of the program.
     """
+    program = make_permanent(program)
     found = budget(analyze(program), None, **{**one_sample(program), **dims})
     return Cost(found.params, found.macs, found.bytes)
 
 
 def layers(program: Program) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Shapes of all tensors, by module path and by name within the module."""
+    """Shapes of all tensors but masks, by module path and by name within the module."""
     table: dict[str, dict[str, tuple[int, ...]]] = defaultdict(dict)
-    for name, value in program.tensors().items():
+    for name, value in make_permanent(program).tensors().items():
         path, _, own = name.rpartition(".")
         table[path][own] = tuple(value.shape)
     return dict(table)

@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from graphc.coupling.cost import one_sample
 from graphc.emitters.base import load
 from graphc.errors import GraphError, nearest
+from graphc.ir.masks import make_permanent
 from graphc.ir.program import Program
 
 Inputs = torch.Tensor | tuple[Any, ...] | Mapping[str, Any] | None
@@ -67,6 +68,8 @@ def prepare(
         name, what = path.name, load(path)
     else:
         name = getattr(what, "__name__", type(what).__name__)
+    if isinstance(what, Program):
+        what = make_permanent(what)
     if isinstance(what, Program) and inputs is None:
         args, kwargs = what.contract.resized(**{**one_sample(what), **dims})
     elif inputs is None:

@@ -110,6 +110,10 @@ class Pass(abc.ABC):
     def ensures(self, before: Program, after: Program) -> None:  # noqa: B027 - as above
         """Raise a GraphError if what the pass promised did not happen."""
 
+    def facts(self, before: Program, after: Program) -> Mapping[str, Any]:
+        """What the pass has to say of its result for the report, JSON-able; lines under ``says`` are shown."""
+        return {}
+
     def note(self) -> str:
         """The pass as one line of history: its type and the options that are not at their default."""
         shown = [

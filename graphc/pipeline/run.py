@@ -73,7 +73,8 @@ def compile(
         output_dir: where files and report.json go; without it nothing is written.
         bench: how to measure latency; None measures none.
         seed, device: for passes that train or draw.
-        watch: called with each event: ``captured``, ``pass``, ``done``, ``emit``, ``emitted``, ``report``.
+        watch: called with each event: ``captured``, ``pass``, ``progress``, ``done``, ``emit``, ``emitted``,
+            ``report``.
 
     Raises:
         GraphError: the model, a pass, an option or a place to write is wrong (before any long
@@ -105,7 +106,14 @@ def run(made: Plan, watch: Watch = lambda event, about: None) -> Compilation:
     """Run a plan."""
     torch.manual_seed(made.seed)
     watch("captured", made.original)
-    context = Context(made.original, made.data, made.device, made.seed, made.output_dir)
+    context = Context(
+        made.original,
+        made.data,
+        made.device,
+        made.seed,
+        made.output_dir,
+        lambda done, total, text: watch("progress", (done, total, text)),
+    )
     program = made.original
     steps: list[Step] = []
     latencies: list[Latency | None] = []
@@ -114,7 +122,7 @@ def run(made: Plan, watch: Watch = lambda event, about: None) -> Compilation:
         before, start = program, time.perf_counter()
         program = apply(item, program, context, [step.name for step in steps])
         latency = time_programs(made.original, program, made.bench)
-        step = Step(item.title, time.perf_counter() - start, before, program, _facts(item, latency))
+        step = Step(item.title, time.perf_counter() - start, before, program, _facts(item, before, program, latency))
         steps.append(step)
         latencies.append(latency)
         watch("done", (step, latency))
@@ -152,9 +160,9 @@ def apply(item: Pass, program: Program, context: Context, done: Sequence[str] = 
     return dataclasses.replace(result, history=(*program.history, item.note()))
 
 
-def _facts(item: Pass, latency: Latency | None) -> dict[str, Any]:
+def _facts(item: Pass, before: Program, after: Program, latency: Latency | None) -> dict[str, Any]:
     options = {f.name: getattr(item, f.name) for f in dataclasses.fields(item) if f.name != "name"}
-    facts: dict[str, Any] = {"type": item.type, "options": options}
+    facts: dict[str, Any] = {"type": item.type, "options": options, **item.facts(before, after)}
     return {**facts, "latency": latency.to_dict()} if latency is not None else facts
 
 
