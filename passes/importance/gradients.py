@@ -19,7 +19,7 @@ def taylor(analysis: Analysis, axes: Sequence[Axis], calibration: Calibration) -
     """First-order estimate of what a unit's removal does to the loss, ``sum |w dL/dw|``.
 
     Molchanov et al. 2019, Importance Estimation for Neural Network Pruning. The gradient is that of the mean
-    loss over the calibration data, in evaluation mode.
+    loss over the calibration data, in evaluation mode. Torch-Pruning leaves norms and biases out.
     """
     found = gradients(analysis.program, calibration, "taylor").mean
     return {axis: unit_sums(analysis, axis, _taylor, found) for axis in axes}

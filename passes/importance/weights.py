@@ -79,8 +79,8 @@ def fpgm(analysis: Analysis, axes: Sequence[Axis], calibration: Calibration) -> 
         parts[axis] = []
         for name, dim, value in parameters(analysis, axis):
             if value.dim() > 1:
-                rows = by_unit(analysis, axis, name, dim, value).transpose(0, 1).flatten(1)
-                parts[axis].append(torch.cdist(rows, rows).double().sum(1).cpu())
+                rows = by_unit(analysis, axis, name, dim, value).transpose(0, 1).flatten(1).double()
+                parts[axis].append(torch.cdist(rows, rows).sum(1).cpu())  # in float32 it loses three digits
     return parts
 
 
