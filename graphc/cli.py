@@ -1,4 +1,4 @@
-"""The command line: compile, explain, bench, passes, schema.
+"""The command line: compile, explain, bench, sensitivity, passes, schema.
 
 Exit codes: 0 done, 1 an error inside graphc, 2 something to put right (a GraphError, with what,
 where, why and what to do), 130 interrupted.
@@ -23,6 +23,8 @@ from graphc.pipeline.base import find_pass, known_passes
 from graphc.pipeline.plan import captured, plan
 from graphc.pipeline.recipe import read_recipe, recipe_schema
 from graphc.pipeline.run import run
+from graphc.pipeline.sensitivity import sensitivity
+from graphc.plot import find_plot
 
 app = typer.Typer(
     help="Compile a PyTorch model: prune, verify, export, measure.",
@@ -108,6 +110,34 @@ def bench(
         _print_json({"environment": environment(), "results": [r.to_dict() for r in results]})
     else:
         view.timings(_console(False), results, ratios)
+
+
+@app.command("sensitivity")
+def sensitivity_command(
+    recipe: RecipeFile,
+    output_dir: Annotated[Path, typer.Option("--output-dir", "-o", help="Folder of sensitivity.json and .svg.")] = Path(
+        "out"
+    ),
+    ratios: Annotated[str, typer.Option(help="Shares to compress by.")] = "0.25,0.5,0.75",
+    jobs: Annotated[int, typer.Option(min=1, help="Processes; each has the model and one thread.")] = 1,
+    plot: Annotated[bool, typer.Option(help="Draw sensitivity.svg (needs matplotlib).")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Compress one axis, layer or tensor at a time and show what the metric loses."""
+    console = _console(as_json)
+    drawing = find_plot() if plot else None
+    with view.Progress(console) as progress:
+        progress("reading", recipe)
+        found = sensitivity(
+            read_recipe(recipe), output_dir, view.numbers(ratios), jobs, lambda *now: progress("progress", now)
+        )
+    if drawing is not None:
+        drawing(found, output_dir / "sensitivity.svg")
+    if as_json:
+        _print_json(found.to_dict())
+    else:
+        view.losses(console, found)
 
 
 @app.command()

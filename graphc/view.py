@@ -20,6 +20,7 @@ from graphc.measure.latency import Measurement, Ratio
 from graphc.pipeline.base import Pass, options
 from graphc.pipeline.latency import Latency
 from graphc.pipeline.run import Compilation
+from graphc.pipeline.sensitivity import Sensitivity
 
 SHOWN = 6
 
@@ -176,6 +177,29 @@ def timings(console: Console, results: Sequence[Measurement], ratios: Sequence[R
             interval,
         )
     console.print(table)
+
+
+def losses(console: Console, found: Sensitivity) -> None:
+    """What the metric loses by each item and ratio; what loses most comes first."""
+    rows = found.rows()
+    ratios = sorted({ratio for row in rows.values() for ratio in row})
+    table = Table("pass", "item", *(f"-{ratio:.0%}" for ratio in ratios))
+    for (title, item), row in sorted(rows.items(), key=lambda entry: -max(entry[1].values())):
+        table.add_row(escape(title), escape(item), *(f"{row[r]:+.4f}" if r in row else "" for r in ratios))
+    console.print(f"{escape(found.metric)} is {found.baseline:.4f}; what it loses when one item alone is compressed:")
+    console.print(table)
+
+
+def numbers(text: str) -> list[float]:
+    """``0.25,0.5`` as numbers.
+
+    Raises:
+        GraphError: it is not of that form.
+    """
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError as error:
+        raise GraphError(f"{text!r} are no numbers", where="--ratios", hint="write --ratios 0.25,0.5") from error
 
 
 def size(text: str) -> tuple[str, int]:

@@ -42,4 +42,7 @@ Between = Annotated[
 DataName = Annotated[str, Field(description="Which of the recipe's data to calibrate on.")]
 Samples = Annotated[int | None, Field(ge=1, description="How many samples of it to use; all by default.")]
 LossName = Annotated[str, Field(description="cross-entropy, mse, or package.module:callable of outputs and labels.")]
+Measured = Annotated[
+    str | None, Field(description="A sensitivity.json: importance is weighted by what its items cost when compressed.")
+]
 Selection = dict[str | int, list[int]]

@@ -10,6 +10,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from graphc.axes.axis import Axis
@@ -21,9 +22,11 @@ from graphc.pipeline.run import apply
 
 from .constraints import fitting, limits, reachable, shares
 from .isomorphism import grouped
+from .measured import losses
 from .options import (
     Between,
     Limits,
+    Measured,
     MinSize,
     MostRatio,
     Names,
@@ -54,6 +57,7 @@ class PruneAxes(Scored):
     max_pruning_ratio: MostRatio = 1.0
     min_size: MinSize = 1
     constraints: Limits = field(default_factory=dict)
+    sensitivity: Measured = None
     ranking: Scope = "local"
     round_to: RoundTo = 1
     iterative_steps: Steps = 1
@@ -131,6 +135,8 @@ class PruneAxes(Scored):
         axes = self.candidates(analysis)
         self.explicit(axes)
         limits(analysis, self.constraints)
+        if self.sensitivity is not None:
+            losses(self.sensitivity, [axis.name for axis in axes])
         ratios = self.ratios(axes)
         emptied = [a for a in axes if self.ranking == "local" and 0 < a.size <= round(a.size * ratios[a])]
         if emptied and self.max_pruning_ratio == 1.0 and self.min_size == 1 and self.round_to == 1:
@@ -198,7 +204,11 @@ class PruneAxes(Scored):
             least = max(1, self.min_size, kept, need.least if need else 1)
             multiple = math.lcm(self.round_to, need.multiple if need else 1)
             allowed[axis] = Allowed(multiple, min(axis.size, least))
-        return rank(self.scores(analysis, axes, context), groups, allowed)
+        scores = self.scores(analysis, axes, context)
+        if self.sensitivity is not None:
+            weights = losses(self.sensitivity, full)
+            scores = {axis: values * weights[axis.name] for axis, values in scores.items()}
+        return rank(scores, groups, allowed)
 
     def sized(
         self,
@@ -235,6 +245,20 @@ class PruneAxes(Scored):
         entries = [sum(t.numel() for t in program.tensors().values()) for program in (before, after)]
         if self.selection() and entries[1] >= entries[0]:
             raise GraphError(f"{self.type} removed nothing", where=f"pass {self.title}")
+
+    def probes(self, program: Program, context: Context) -> Mapping[str, Callable[[float], Program]]:
+        """Each axis alone, cut by importance."""
+        analysis = analyze(program)
+        axes = self.candidates(analysis)
+        scores = self.scores(analysis, axes, context)
+
+        def cut(axis: Axis, ratio: float) -> Program:
+            size = max(1, axis.size - round(axis.size * ratio))
+            return slice(
+                program, {axis.name: sorted(scores[axis].argsort(descending=True, stable=True)[:size].tolist())}
+            )
+
+        return {axis.name: partial(cut, axis) for axis in axes}
 
     def facts(self, before: Program, after: Program) -> Mapping[str, Any]:
         """Budgets, asked and reached."""

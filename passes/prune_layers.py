@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -18,7 +19,8 @@ from graphc.pipeline.base import Context, Pass
 
 from .calibration import Calibration
 from .layer_importance import LAYER_CRITERIA, NEED_DATA
-from .options import DataName, LossName, Names, Ratio, Samples
+from .measured import losses
+from .options import DataName, LossName, Measured, Names, Ratio, Samples
 from .select import choose, find
 
 Keep = Literal["every second", "first and last"]
@@ -33,10 +35,12 @@ class PruneLayers(Pass):
     """
 
     type: ClassVar[str] = "prune-layers"
+    whole: ClassVar[bool] = True
     layers: Annotated[tuple[int | str, ...], Field(description="Explicit: numbers or module paths to remove.")] = ()
     keep: Annotated[Keep | None, Field(description="Of each stack of layers: every second, or first and last.")] = None
     pruning_ratio: Ratio = None
     importance: Annotated[str, Field(description=f"How layers are scored: {', '.join(sorted(LAYER_CRITERIA))}.")] = "l2"
+    sensitivity: Measured = None
     calibration_data: DataName = "calibration"
     num_calibration_samples: Samples = None
     loss: LossName = "cross-entropy"
@@ -60,7 +64,7 @@ class PruneLayers(Pass):
 
     def needs_data(self) -> Mapping[str, str]:
         """Calibration data, if layers are chosen by a criterion that looks at some."""
-        if self.pruning_ratio is None or self.importance not in NEED_DATA:
+        if self.pruning_ratio is None or self.sensitivity is not None or self.importance not in NEED_DATA:
             return {}
         return {self.calibration_data: f"importance: {self.importance}"}
 
@@ -122,7 +126,7 @@ class PruneLayers(Pass):
         elif self.keep is not None:
             wanted = [layer for stack in _stacks(layers) for layer in _dropped(stack, self.keep)]
         else:
-            scores = LAYER_CRITERIA[self.importance](analysis, layers, calibration)
+            scores = self.scores(analysis, layers, calibration)
             order = sorted(range(len(layers)), key=scores.__getitem__)
             wanted = [layers[i] for i in order[: self.count(layers)]]
         if not wanted:
@@ -130,11 +134,23 @@ class PruneLayers(Pass):
             raise GraphError("prune-layers has nothing to remove", where=f"pass {self.title}", why=why)
         return [layer for layer in layers if layer in wanted]
 
+    def scores(self, analysis: Analysis, layers: Sequence[Layer], calibration: Calibration) -> list[float]:
+        """Importance of each layer: what it was measured to cost, or by the criterion."""
+        if self.sensitivity is not None:
+            measured = losses(self.sensitivity, [layer.name for layer in layers])
+            return [measured[layer.name] for layer in layers]
+        return LAYER_CRITERIA[self.importance](analysis, layers, calibration)
+
     def run(self, program: Program, context: Context) -> Program:
         """Redirect each layer's exit to its entry."""
         calibration = Calibration.of(context, self.calibration_data, self.num_calibration_samples, self.loss)
         layers = self.chosen(analyze(program), calibration)
         return redirect(program, {layer.exit.name: layer.entry.name for layer in layers})
+
+    def probes(self, program: Program, context: Context) -> Mapping[str, Callable[[float], Program]]:
+        """Each layer alone, removed."""
+        layers = self.candidates(analyze(program))
+        return {layer.name: partial(_without, program, layer) for layer in layers}
 
     def ensures(self, before: Program, after: Program) -> None:
         """As many layers as were asked for have lost their tensors; by name, those that were named."""
@@ -148,6 +164,10 @@ class PruneLayers(Pass):
         if len(gone) < len(expected) or (self.pruning_ratio is None and not all(e in gone for e in expected)):
             missing = next((layer.name for layer in expected if layer not in gone), "")
             raise GraphError(f"the layer {missing} is still there", where=f"pass {self.title}")
+
+
+def _without(program: Program, layer: Layer, ratio: float) -> Program:
+    return redirect(program, {layer.exit.name: layer.entry.name})
 
 
 def names_of(layer: Layer) -> list[str]:

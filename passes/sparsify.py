@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
@@ -142,6 +142,17 @@ class Sparsify(Pass):
         calibration = Calibration.of(context, self.calibration_data, self.num_calibration_samples, "")
         norms = input_norms(program, chosen, calibration)
         return {name: value.abs() * norms[name] for name, value in tensors.items()}
+
+    def probes(self, program: Program, context: Context) -> Mapping[str, Callable[[float], Program]]:
+        """Each weight alone, at a share of zeros."""
+        chosen = self.chosen(program)
+        scores = self.scores(program, chosen, context)
+
+        def cut(name: str, ratio: float) -> Program:
+            scope = "tensor" if self.scope == "global" else self.scope or "tensor"
+            return put_masks(program, _lowest({name: scores[name]}, {name: chosen[name][0].dim}, ratio, scope))
+
+        return {name: partial(cut, name) for name in chosen}
 
     def ensures(self, before: Program, after: Program) -> None:
         """The zeros are as many as asked, or in the pattern."""

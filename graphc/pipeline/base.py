@@ -70,6 +70,8 @@ class Pass(abc.ABC):
     """
 
     type: ClassVar[str] = ""
+    whole: ClassVar[bool] = False
+    """Is what the pass compresses there or not, as layers are, so that it has no ratio?"""
     name: str | None = None
 
     def __post_init__(self) -> None:
@@ -109,6 +111,10 @@ class Pass(abc.ABC):
 
     def ensures(self, before: Program, after: Program) -> None:  # noqa: B027 - as above
         """Raise a GraphError if what the pass promised did not happen."""
+
+    def probes(self, program: Program, context: Context) -> Mapping[str, Callable[[float], Program]]:
+        """What the pass would compress, one by one: for each item the program with a share of it gone."""
+        return {}
 
     def facts(self, before: Program, after: Program) -> Mapping[str, Any]:
         """What the pass has to say of its result for the report, JSON-able; lines under ``says`` are shown."""
