@@ -1,0 +1,1 @@
+"""Benchmarks of accuracy, on real data."""
