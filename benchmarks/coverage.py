@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -104,7 +105,7 @@ def row(finding: Finding) -> list[str]:
     params = " => ".join(f"{count / 1e6:.2f}" for count in finding.params)
     numbers = [f"{finding.error:.1e}", f"{finding.moved:.1%}", f"{finding.free:.1%}", params]
     counts = [f"{finding.nodes}", f"{sum(finding.seconds.values()):.1f}", f"{finding.peak_mb}"]
-    note = finding.refused or finding.failed or "; ".join(finding.unknown)
+    note = re.sub(r"\S*/site-packages/", "", finding.refused or finding.failed or "; ".join(finding.unknown))
     return [finding.name, result(finding), f"{finding.exact}", f"{finding.mixed}", *numbers, *counts, note]
 
 

@@ -14,6 +14,7 @@ pytest.importorskip("torchvision", reason="pip install 'graphc[vision]'")
 
 from benchmarks import analysis, detection, growth, models, soundness, tables, writeback
 from benchmarks.peers import pruning, pruning_speed
+from benchmarks.quality import fashion, fashion_mnist
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "shufflenet_v2_x1_0"])
@@ -110,3 +111,30 @@ def test_equal_scores_may_come_in_any_order() -> None:
     moved = {"scores": scores, "boxes": boxes + torch.tensor([0.0, 1, 0, 0, 0])[:, None]}
     assert detection.gap([[one]], [[moved]]) > 0.01
     assert detection.gap([[one]], [[{key: value[:4] for key, value in one.items()}]]) == float("inf")
+
+
+@pytest.mark.parametrize(("tool", "importance"), [("graphc", "taylor"), ("torch-pruning", "l1")])
+def test_a_cell_of_fashion_mnist(tool: str, importance: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = fashion.ResNet(8).eval()
+    images = torch.randn(128, 1, 28, 28), torch.randint(0, 10, (128,))
+    cell = fashion_mnist.Cell(tool, importance, 0.5, 0)
+    setting = fashion_mnist.Setting(tmp_path / "t.pt", tmp_path, 128, 1)
+    found = fashion_mnist.outcome(cell, model, images, images, images, setting)
+    assert 0.4 < found.macs <= 0.5
+    assert found.params < 1
+    assert 0 <= found.tuned <= 1
+
+
+def test_the_best_of_each_tool_are_compared() -> None:
+    def found(own: float) -> dict[fashion_mnist.Cell, fashion_mnist.Outcome]:
+        return {
+            fashion_mnist.Cell(tool, name, share, seed): fashion_mnist.Outcome(share, share, 0.1, tuned + 0.001 * seed)
+            for share in fashion_mnist.SHARES
+            for seed in (0, 1)
+            for tool, name, tuned in (("graphc", "l1", 0.5), ("graphc", "gate", own), ("torch-pruning", "l1", 0.8))
+        }
+
+    assert all(fashion_mnist.claims(found(0.8)).values())
+    assert not any(fashion_mnist.claims(found(0.79)).values())
+    assert [row[1] for row in fashion_mnist.rows(found(0.9))[:3]] == ["gate", "l1", "l1"]

@@ -15,7 +15,7 @@ WHOLE = ("vit_", "maxvit_t", "alexnet", "vgg", "inception_v3", "googlenet")
 """Names that begin so are made for one image size, or for none below 128."""
 
 PIXELS = {"vit_h_14": 224, "inception_v3": 128, "googlenet": 128, "alexnet": 128, "vgg": 64}
-CLIPS = {"mvit_v1_b": (16, 224), "mvit_v2_s": (16, 224), "s3d": (16, 64)}
+CLIPS = {"mvit_v1_b": (16, 224), "mvit_v2_s": (16, 224), "s3d": (16, 224)}
 """Frames and pixels of video models that do not take (8, 64)."""
 
 

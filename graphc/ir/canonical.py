@@ -38,6 +38,7 @@ CASTS = {
 }
 BY_COUNT = {aten.chunk.default, aten.unsafe_chunk.default}
 BY_SIZE = {aten.split.Tensor, aten.unsafe_split.Tensor}
+BY_BOUNDS = {aten.tensor_split.indices, aten.tensor_split.sections}
 
 
 def canonicalize(graph: Graph, same: Mapping[str, str]) -> None:
@@ -96,7 +97,7 @@ def _simplify(graph: Graph, node: Node) -> None:
     elif _copies_all(node):
         node.replace_all_uses_with(node.args[1])  # type: ignore[arg-type] # a tensor by the op's schema
         graph.erase_node(node)
-    elif node.target in BY_COUNT or node.target in BY_SIZE:
+    elif node.target in BY_COUNT | BY_SIZE | BY_BOUNDS:
         _name_parts(graph, node)
     elif node.target is aten.scaled_dot_product_attention.default and node.kwargs.get("scale") is None:
         width = node.args[0].meta["val"].shape[-1]  # type: ignore[union-attr] # a node by the op's schema
@@ -134,7 +135,7 @@ def _name_parts(graph: Graph, node: Node) -> None:
     if all(isinstance(size, int) for size in sizes):
         node.target = aten.split_with_sizes.default
         node.args = (node.args[0], sizes, dim)
-    else:
+    elif node.target not in BY_BOUNDS:
         _slice_parts(graph, node, dim)
 
 

@@ -108,3 +108,21 @@ def test_the_size_of_a_repetition_is_said_once() -> None:
     program, x = graphc.capture(Repeated(), (torch.randn(4, 3),)), torch.randn(5, 3)
     assert "output_size" not in str(program)
     assert torch.equal(program(x), Repeated()(x))
+
+
+class ByBounds(nn.Module):
+    """Parts that begin at given places, of a size that is known and of one that is not."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        first, second = x.tensor_split([1], 1)
+        parts = x.tensor_split(3, 1)
+        return first * 2, second, parts[2], x.tensor_split([2], 0)[1]
+
+
+def test_parts_by_bounds_have_sizes_where_these_are_known() -> None:
+    program = graphc.capture(ByBounds(), (torch.randn(5, 7),))
+    splits = program.graph.find_nodes(op="call_function", target=torch.ops.aten.split_with_sizes.default)
+    assert [node.args[1:] for node in splits] == [([1, 6], 1), ([3, 2, 2], 1)]
+    x = torch.randn(6, 7)
+    for ours, theirs in zip(program(x), ByBounds()(x), strict=True):
+        assert torch.equal(ours, theirs)
