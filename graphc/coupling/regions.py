@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import networkx as nx
 import torch
 from torch.fx import Node
 
 from graphc.coupling.flow import Analysis
-from graphc.ir.graph import attribute, module_path
+from graphc.ir.graph import attribute, module_kinds, module_path
 
 _NUMBERED = re.compile(r"(^|\D)\d+$")
 
@@ -42,7 +43,11 @@ class Layer:
 
 
 def find_layers(analysis: Analysis) -> list[Layer]:
-    """All layers in graph order; of nested ones (a stage and its blocks) the innermost."""
+    """All layers in graph order.
+
+    Of nested ones the innermost are taken if they are of one kind, as the blocks of a stage are, and
+    the outer one if they are of several, as the attention and the feed-forward part of a T5 block are.
+    """
     dependent = _parameter_dependent(analysis)
     costly = {cost.node for cost in analysis.costs}
     layers = _by_path(dependent, costly)
@@ -68,7 +73,9 @@ def _parameter_dependent(analysis: Analysis) -> dict[Node, int]:
 
 def _by_path(dependent: dict[Node, int], costly: set[Node]) -> list[Layer]:
     groups: dict[str, list[Node]] = defaultdict(list)
+    kinds: dict[str, Any] = {}
     for node in dependent:
+        kinds.update(module_kinds(node))
         parts = module_path(node).split(".")
         for i, part in enumerate(parts):
             if _NUMBERED.search(part):
@@ -78,8 +85,33 @@ def _by_path(dependent: dict[Node, int], costly: set[Node]) -> list[Layer]:
         layer = _layer(path, nodes, dependent, costly)
         if layer is not None:
             layers[path] = layer
-    inner = [layer for path, layer in layers.items() if not any(p.startswith(path + ".") for p in layers)]
-    return sorted(inner, key=lambda layer: dependent[layer.exit])
+    chosen = _of_nested(layers, kinds)
+    return sorted(chosen, key=lambda layer: dependent[layer.exit])
+
+
+def _of_nested(layers: Mapping[str, Layer], kinds: Mapping[str, Any]) -> list[Layer]:
+    """The outer layer where the layers within are of several kinds, else those."""
+    taken: dict[str, Layer] = {}
+    for path in sorted(layers, key=lambda path: path.count("."), reverse=True):
+        within = [inner for inner in taken if inner.startswith(f"{path}.")]
+        if len({kinds.get(inner) for inner in within}) == 1:
+            continue
+        for inner in within:
+            del taken[inner]
+        taken[path] = layers[path]
+    whole = {_stack(path) for path in taken if any(path != p and p.startswith(f"{path}.") for p in layers)}
+    return [layer for path, layer in taken.items() if _stack(path) in whole or not _within(path, whole)]
+
+
+def _stack(path: str) -> str:
+    """The path without its last number: what the layers beside it have in common."""
+    return _NUMBERED.sub(r"\1", path)
+
+
+def _within(path: str, stacks: set[str]) -> bool:
+    """Is a layer a part of one that stands beside whole layers, but cannot be removed as they can?"""
+    parts = path.split(".")
+    return any(_stack(".".join(parts[:i])) in stacks for i in range(1, len(parts)))
 
 
 def _layer(name: str, nodes: Iterable[Node], dependent: dict[Node, int], costly: set[Node]) -> Layer | None:
@@ -126,8 +158,21 @@ def _alike(a: Node, b: Node) -> bool:
     )
 
 
+def _as_large(a: Node, b: Node) -> bool:
+    left, right = a.meta.get("val"), b.meta.get("val")
+    return (
+        isinstance(left, torch.Tensor)
+        and isinstance(right, torch.Tensor)
+        and left.dtype == right.dtype
+        and str(left.numel()) == str(right.numel())
+    )
+
+
 def _residual(start: Node, end: Node, through: set[Node]) -> bool:
-    """Is there a path from start to end on which every value is alike and one is a sum?"""
+    """Is there a path from start to end on which every value has as many entries and one is a sum?
+
+    Values may be laid out anew on the way: tokens of a batch in one row, channels last.
+    """
     stack = [(start, False)]
     seen = set(stack)
     while stack:
@@ -136,7 +181,7 @@ def _residual(start: Node, end: Node, through: set[Node]) -> bool:
             step = (user, summed or user.target is torch.ops.aten.add.Tensor)
             if user is end and user in through and step[1]:
                 return True
-            if user in through and step not in seen and _alike(user, end):
+            if user in through and step not in seen and _as_large(user, end):
                 seen.add(step)
                 stack.append(step)
     return False

@@ -52,6 +52,11 @@ def module_path(node: Node) -> str:
     return "" if path.startswith("_empty_nn_module_stack") else path
 
 
+def module_kinds(node: Node) -> dict[str, Any]:
+    """The class, or its name, of every module that a node was made in, by dotted path."""
+    return {str(path): kind for path, kind in (node.meta.get("nn_module_stack") or {}).values()}
+
+
 def source_line(node: Node) -> str:
     """The user's line that made a node, as ``file:line: code``: the innermost outside torch; or empty."""
     frames = re.findall(r'File "(.+?)", line (\d+), in .*\n\s*(.*)', node.meta.get("stack_trace") or "")

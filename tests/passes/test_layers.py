@@ -162,6 +162,24 @@ def test_a_layer_that_changes_the_shape_is_refused_with_the_shapes() -> None:
 
 
 @pytest.mark.parametrize(
+    ("suite", "name", "expected"),
+    [
+        ("transformers", "T5ForConditionalGeneration (sdpa)", ["encoder.block.1", "decoder.block.1"]),
+        ("transformers", "OPTForCausalLM (sdpa)", ["model.decoder.layers.0", "model.decoder.layers.1"]),
+        ("timm", "swin_tiny_patch4_window7_224", [f"layers.{i}.blocks.{j}" for i in range(4) for j in range(2)]),
+    ],
+)
+def test_layers_are_what_their_authors_call_so(suite: str, name: str, expected: list[str]) -> None:
+    """Not a block's attention alone, and also where tokens are laid out in rows on the way."""
+    from benchmarks import coverage
+
+    pytest.importorskip(suite, reason=f"pip install {suite}")
+    (case,) = coverage.suite(suite, name)
+    found = left(graphc.capture(case.build(), (), case.inputs, dynamic=case.dynamic))
+    assert [layer for layer in found if not layer.startswith("layers.2.") or layer[-1] in "01"] == expected
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"layers": ("encoder.9",)}, "matches nothing"),
