@@ -34,8 +34,9 @@ class Sparsify(Pass):
 
     The weights of convolutions, linear layers, matrix products and experts take part. Masks stay with
     their weights through every later pass and in training; artifacts have the zeros in the weights and
-    no masks. A later cut of inputs keeps the zeros but shifts the groups of N:M, so prune first. Zeros alone make no dense kernel faster, onnxruntime's included: they make files smaller
-    once compressed, and N:M serves hardware that has it.
+    no masks. A later cut of inputs keeps the zeros but shifts the groups of N:M, so prune first. Zeros
+    alone make no dense kernel faster, onnxruntime's included: they make files smaller once compressed,
+    and N:M serves hardware that has it.
     """
 
     type: ClassVar[str] = "sparsify"

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from onnxscript import opset18
 from torch.export import ExportedProgram
-from torch.fx import Graph
+from torch.fx import Graph, Node
+
+from graphc.ir.graph import attribute
 
 aten = torch.ops.aten
 op: Any = opset18
@@ -23,18 +25,64 @@ def translations(exported: ExportedProgram) -> dict[Any, Callable[..., Any]]:
 
 
 def say_otherwise(graph: Graph) -> None:
-    """Replace ops that torch.onnx knows for real numbers only: ``unsqueeze`` of complex ones.
-
-    A complex number is a pair of real ones behind all dims, so that a dim counted from the end is one further away.
-    """
-    for node in graph.find_nodes(op="call_function", target=aten.unsqueeze.default):
-        if node.meta["val"].is_complex():
-            data, dim = node.args
+    """Replace ops that torch.onnx knows in one form only, by others that say the same."""
+    for node in list(graph.nodes):
+        if node.target in OTHERWISE:
             with graph.inserting_before(node):
-                pairs = graph.call_function(aten.view_as_real.default, (data,))
-                pairs = graph.call_function(aten.unsqueeze.default, (pairs, dim if dim >= 0 else dim - 1))
-                node.replace_all_uses_with(graph.call_function(aten.view_as_complex.default, (pairs,)))
-            graph.erase_node(node)
+                new = OTHERWISE[node.target](graph, node)
+            if new is not None:
+                node.replace_all_uses_with(new)
+                graph.erase_node(node)
+
+
+def _unsqueeze(graph: Graph, node: Node) -> Node | None:
+    """A complex number is a pair of real ones behind all dims: a dim counted from the end is one further away."""
+    if not node.meta["val"].is_complex():
+        return None
+    data, dim = node.args
+    assert isinstance(dim, int)
+    pairs = graph.call_function(aten.view_as_real.default, (data,))
+    pairs = graph.call_function(aten.unsqueeze.default, (pairs, dim if dim >= 0 else dim - 1))
+    return graph.call_function(aten.view_as_complex.default, (pairs,))
+
+
+def _clamp(graph: Graph, node: Node) -> Node | None:
+    """Bounds that are tensors of one number as numbers; the optimizer of torch.onnx gets others out of order."""
+    data, *bounds = node.args
+    numbers = [_number(graph, bound) for bound in bounds]
+    if None in [number for number, bound in zip(numbers, bounds, strict=True) if bound is not None]:
+        return None
+    return graph.call_function(aten.clamp.default, (data, *numbers))
+
+
+def _number(graph: Graph, value: Any) -> float | None:
+    """The number that a constant holds."""
+    if not isinstance(value, Node) or value.op != "get_attr" or graph.owning_module is None:
+        return None
+    held = attribute(graph.owning_module, str(value.target))
+    return float(held) if held.numel() == 1 else None
+
+
+def _attention(graph: Graph, node: Node) -> Node | None:
+    """Attention over four dims: those before the heads become one, and are themselves again afterwards."""
+    tensors = [n for n in node.args[:4] if isinstance(n, Node)]
+    shapes = [n.meta["val"].shape for n in tensors]
+    rank = len(shapes[0])
+    before = [list(map(str, shape[: rank - 3])) for shape in shapes]
+    sizes = [size if isinstance(size, int) else -1 for size in shapes[0][: rank - 3]]
+    if rank < 5 or any(other != before[0] for other in before) or sizes.count(-1) > 1:
+        return None
+    flat = [graph.call_function(aten.flatten.using_ints, (n, 0, rank - 4)) for n in tensors]
+    result = graph.call_function(node.target, (*flat, *node.args[len(flat) :]), node.kwargs)  # type: ignore[arg-type] # an op
+    return graph.call_function(aten.unflatten.int, (result, 0, sizes))
+
+
+OTHERWISE: dict[Any, Callable[[Graph, Node], Node | None]] = {
+    aten.unsqueeze.default: _unsqueeze,
+    aten.clamp.Tensor: _clamp,
+    aten.scaled_dot_product_attention.default: _attention,
+}
+"""What stands for an op; None where the op can stay."""
 
 
 def _grouped_product(rows: Any, weights: Any, ends: Any) -> Any:
