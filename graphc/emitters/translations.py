@@ -64,17 +64,29 @@ def _number(graph: Graph, value: Any) -> float | None:
 
 
 def _attention(graph: Graph, node: Node) -> Node | None:
-    """Attention over four dims: those before the heads become one, and are themselves again afterwards."""
+    """Attention over four dims: of fewer, some of size 1 are put in; of more, those before the heads become one."""
     tensors = [n for n in node.args[:4] if isinstance(n, Node)]
     shapes = [n.meta["val"].shape for n in tensors]
-    rank = len(shapes[0])
+    rank, ranks = len(shapes[0]), {len(shape) for shape in shapes}
+    if rank < 4 and len(ranks) == 1:
+        for _ in range(4 - rank):  # before queries and keys
+            tensors = [graph.call_function(aten.unsqueeze.default, (n, -3)) for n in tensors]
+        result = _attending(graph, node, tensors)
+        for _ in range(4 - rank):
+            result = graph.call_function(aten.squeeze.dim, (result, -3))
+        return result
     before = [list(map(str, shape[: rank - 3])) for shape in shapes]
     sizes = [size if isinstance(size, int) else -1 for size in shapes[0][: rank - 3]]
     if rank < 5 or any(other != before[0] for other in before) or sizes.count(-1) > 1:
         return None
     flat = [graph.call_function(aten.flatten.using_ints, (n, 0, rank - 4)) for n in tensors]
-    result = graph.call_function(node.target, (*flat, *node.args[len(flat) :]), node.kwargs)  # type: ignore[arg-type] # an op
-    return graph.call_function(aten.unflatten.int, (result, 0, sizes))
+    return graph.call_function(aten.unflatten.int, (_attending(graph, node, flat), 0, sizes))
+
+
+def _attending(graph: Graph, node: Node, tensors: list[Node]) -> Node:
+    """The same attention of other tensors."""
+    others: Any = node.args[len(tensors) :]
+    return graph.call_function(aten.scaled_dot_product_attention.default, (*tensors, *others), node.kwargs)
 
 
 OTHERWISE: dict[Any, Callable[[Graph, Node], Node | None]] = {

@@ -39,6 +39,28 @@ def test_attention_over_five_dims(tmp_path: Path) -> None:
         assert operators(tmp_path / "windows.onnx").count("MatMul") >= 3
 
 
+class Alone(nn.Module):
+    """Attention without heads, as SAM's vision tower has it, with and without a mask."""
+
+    def __init__(self, masked: bool) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(6, 12)
+        self.masked = masked
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).chunk(3, -1)
+        mask = q @ k.transpose(1, 2)
+        return F.scaled_dot_product_attention(q, k, v, mask if self.masked else None)
+
+
+def test_attention_over_three_dims(tmp_path: Path) -> None:
+    for masked in (False, True):
+        torch.manual_seed(0)
+        program = graphc.capture(Alone(masked), (torch.randn(4, 5, 6),))
+        graphc.emit(program, tmp_path / "alone.onnx")
+        assert "Softmax" in operators(tmp_path / "alone.onnx")
+
+
 class Bounded(nn.Module):
     """Values between bounds that are buffers, as in Gemma's vision tower."""
 
