@@ -188,7 +188,8 @@ class PruneAxes(Scored):
             program = slice(program, ranking.keep(sizes))
             for stage in self.stages():
                 program = apply(stage, program, context, [f"step {step} of {self.title}"])
-            context.progress(step, self.iterative_steps, self.title)
+            if self.iterative_steps > 1:
+                context.progress(step, self.iterative_steps, self.title)
         return program
 
     def ranked(self, analysis: Analysis, axes: list[Axis], full: Mapping[str, int], context: Context) -> Ranking:
