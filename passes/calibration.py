@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,9 +39,9 @@ class Calibration:
     progress: Progress = field(default=lambda done, total, text: None)
 
     @staticmethod
-    def of(context: Context, name: str, samples: int | None, loss: str) -> Calibration:
+    def of(context: Context, name: str, samples: int | None, loss: str = "cross-entropy") -> Calibration:
         """From a context's data of this name."""
-        return Calibration(context.data.get(name), samples, loss, context.seed, context.progress)
+        return Calibration(partial(context.loader, name), samples, loss, context.seed, context.progress)
 
     def batches(self, program: Program, what: str) -> Iterator[Batch]:
         """Batches as the program takes them.

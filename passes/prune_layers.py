@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -176,10 +175,10 @@ def names_of(layer: Layer) -> list[str]:
 
 
 def _stacks(layers: Sequence[Layer]) -> list[list[Layer]]:
-    """Layers whose paths differ in the last number only: an encoder, a decoder, a stage."""
+    """Layers that stand beside each other."""
     stacks: dict[str, list[Layer]] = {}
     for layer in layers:
-        stacks.setdefault(re.sub(r"\d+(?!.*\d)", "", layer.name) if ".." not in layer.name else "", []).append(layer)
+        stacks.setdefault(layer.stack, []).append(layer)
     return list(stacks.values())
 
 

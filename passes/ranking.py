@@ -8,7 +8,6 @@ no rebuilt model.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -141,8 +140,3 @@ def _until_least(order: torch.Tensor, most: Sequence[int]) -> torch.Tensor:
         own = (order == number).nonzero().flatten()
         keep[own[max(0, count) :]] = False
     return order[keep]
-
-
-def multiple_of(round_to: int, needed: int) -> int:
-    """The least common multiple of two steps."""
-    return math.lcm(round_to, needed)

@@ -54,7 +54,7 @@ class Recalibrate(Pass):
 
     def run(self, program: Program, context: Context) -> Program:
         """Run the data through once, with the norms in training."""
-        calibration = Calibration.of(context, self.calibration_data, self.num_calibration_samples, "")
+        calibration = Calibration.of(context, self.calibration_data, self.num_calibration_samples)
         training, meters = _in_training(program)
         watches = {node: partial(_see, moments) for node, moments in meters.items()}
         with torch.no_grad():

@@ -31,12 +31,8 @@ class Scored(Pass):
     def __post_init__(self) -> None:
         """Check the options, and that criterion and loss exist."""
         super().__post_init__()
-        self.check_importance()
-        find_loss(self.loss)
-
-    def check_importance(self) -> None:
-        """Raise a RecipeError if there is no such criterion."""
         find_criterion(self.importance)
+        find_loss(self.loss)
 
     def by_importance(self) -> bool:
         """Does the pass choose by importance, and not by an explicit selection?"""

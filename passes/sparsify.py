@@ -140,7 +140,7 @@ class Sparsify(Pass):
             return {name: value.abs() for name, value in tensors.items()}
         if self.importance == "random":
             return {name: _noise(value, context.seed + zlib.crc32(name.encode())) for name, value in tensors.items()}
-        calibration = Calibration.of(context, self.calibration_data, self.num_calibration_samples, "")
+        calibration = Calibration.of(context, self.calibration_data, self.num_calibration_samples)
         norms = input_norms(program, chosen, calibration)
         return {name: value.abs() * norms[name] for name, value in tensors.items()}
 

@@ -41,6 +41,16 @@ class Layer:
     exit: Node
     tensors: tuple[str, ...]
 
+    @property
+    def stack(self) -> str:
+        """What it has in common with the layers beside it: an encoder, a stage; one for all that no path names."""
+        return "" if ".." in self.name else stack_of(self.name)
+
+
+def stack_of(path: str) -> str:
+    """The path of a numbered module without its number."""
+    return _NUMBERED.sub(r"\1", path)
+
 
 def find_layers(analysis: Analysis) -> list[Layer]:
     """All layers in graph order.
@@ -99,19 +109,14 @@ def _of_nested(layers: Mapping[str, Layer], kinds: Mapping[str, Any]) -> list[La
         for inner in within:
             del taken[inner]
         taken[path] = layers[path]
-    whole = {_stack(path) for path in taken if any(path != p and p.startswith(f"{path}.") for p in layers)}
-    return [layer for path, layer in taken.items() if _stack(path) in whole or not _within(path, whole)]
-
-
-def _stack(path: str) -> str:
-    """The path without its last number: what the layers beside it have in common."""
-    return _NUMBERED.sub(r"\1", path)
+    whole = {stack_of(path) for path in taken if any(path != p and p.startswith(f"{path}.") for p in layers)}
+    return [layer for path, layer in taken.items() if stack_of(path) in whole or not _within(path, whole)]
 
 
 def _within(path: str, stacks: set[str]) -> bool:
     """Is a layer a part of one that stands beside whole layers, but cannot be removed as they can?"""
     parts = path.split(".")
-    return any(_stack(".".join(parts[:i])) in stacks for i in range(1, len(parts)))
+    return any(stack_of(".".join(parts[:i])) in stacks for i in range(1, len(parts)))
 
 
 def _layer(name: str, nodes: Iterable[Node], dependent: dict[Node, int], costly: set[Node]) -> Layer | None:

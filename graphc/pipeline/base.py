@@ -53,12 +53,14 @@ class Context:
             RecipeError: the recipe has no data of this name.
         """
         if name not in self.data:
-            raise RecipeError(
-                f"this pass needs data called {name!r}",
-                where="data",
-                hint=f"add `data: {{{name}: {{target: 'package.module:callable'}}}}`; {nearest(name, self.data)}",
-            )
+            raise missing_data("this pass", name, self.data)
         return self.data[name]()
+
+
+def missing_data(who: str, name: str, known: Iterable[str], why: str = "") -> RecipeError:
+    """That somebody needs data which there is not, and how to give it."""
+    hint = f"add `data: {{{name}: {{target: 'package.module:callable'}}}}`; {nearest(name, known)}"
+    return RecipeError(f"{who} needs data called {name!r}", where="data", why=why, hint=hint)
 
 
 @dataclass(frozen=True, kw_only=True)

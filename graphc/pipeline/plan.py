@@ -11,11 +11,11 @@ import torch
 from torch.export import ExportedProgram
 
 from graphc.emitters.base import check_writable, make_emitter
-from graphc.errors import GraphError, RecipeError, nearest
+from graphc.errors import GraphError, RecipeError
 from graphc.ir.capture import capture
 from graphc.ir.parts import capture_part
 from graphc.ir.program import Program
-from graphc.pipeline.base import Data, Pass
+from graphc.pipeline.base import Data, Pass, missing_data
 from graphc.pipeline.recipe import Bench, Recipe
 from graphc.pipeline.targets import call_target, find_target, load_model
 
@@ -106,12 +106,7 @@ def check_data(passes: Sequence[Pass], data: Collection[str]) -> None:
     for item in passes:
         for name, why in item.needs_data().items():
             if name not in data:
-                raise RecipeError(
-                    f"the pass {item.title} needs data called {name!r}",
-                    where="data",
-                    why=why,
-                    hint=f"add `data: {{{name}: {{target: 'package.module:callable'}}}}`; {nearest(name, data)}",
-                )
+                raise missing_data(f"the pass {item.title}", name, data, why)
 
 
 def check_outputs(names: Sequence[str], opset_version: int | None, output_dir: str | Path | None) -> None:

@@ -40,7 +40,7 @@ def activation(analysis: Analysis, axes: Sequence[Axis], calibration: Calibratio
     return _parts(axes, meters)
 
 
-@criterion(needs_labels=True)
+@criterion(needs_data=True)
 def gate(analysis: Analysis, axes: Sequence[Axis], calibration: Calibration) -> Parts:
     """Gradient of the loss by a gate on each unit, ``mean over samples |sum a dL/da|``, where a unit is read.
 

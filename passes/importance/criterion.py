@@ -47,8 +47,7 @@ class Criterion:
         parts: scores in each place where an axis counts.
         finish: what becomes of the reduced scores.
         normalization: what makes its scores comparable between axes.
-        needs_data: it runs the program on calibration data.
-        needs_labels: it needs a loss as well.
+        needs_data: it runs the program on calibration data, labelled if it says so.
     """
 
     name: str
@@ -56,7 +55,6 @@ class Criterion:
     finish: Callable[[torch.Tensor], torch.Tensor] = field(default=lambda scores: scores)
     normalization: Normalization = "mean"
     needs_data: bool = False
-    needs_labels: bool = False
 
 
 CRITERIA: dict[str, Criterion] = {}
@@ -67,13 +65,11 @@ def criterion(
     finish: Callable[[torch.Tensor], torch.Tensor] = lambda scores: scores,
     normalization: Normalization = "mean",
     needs_data: bool = False,
-    needs_labels: bool = False,
 ) -> Callable[[Callable[[Analysis, Sequence[Axis], Calibration], Parts]], Callable[..., Parts]]:
     """Make a function a criterion under its own name."""
 
     def register(parts: Callable[[Analysis, Sequence[Axis], Calibration], Parts]) -> Callable[..., Parts]:
-        data = needs_data or needs_labels
-        CRITERIA[parts.__name__] = Criterion(parts.__name__, parts, finish, normalization, data, needs_labels)
+        CRITERIA[parts.__name__] = Criterion(parts.__name__, parts, finish, normalization, needs_data)
         return parts
 
     return register

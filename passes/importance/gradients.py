@@ -14,7 +14,7 @@ from .criterion import Parts, criterion
 from .members import unit_sums
 
 
-@criterion(needs_labels=True)
+@criterion(needs_data=True)
 def taylor(analysis: Analysis, axes: Sequence[Axis], calibration: Calibration) -> Parts:
     """First-order estimate of what a unit's removal does to the loss, ``sum |w dL/dw|``.
 
@@ -25,7 +25,7 @@ def taylor(analysis: Analysis, axes: Sequence[Axis], calibration: Calibration) -
     return {axis: unit_sums(analysis, axis, _taylor, found) for axis in axes}
 
 
-@criterion(needs_labels=True)
+@criterion(needs_data=True)
 def fisher(analysis: Analysis, axes: Sequence[Axis], calibration: Calibration) -> Parts:
     """Second-order estimate, ``1/2 sum w^2 F`` with the diagonal of the empirical Fisher information.
 
