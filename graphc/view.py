@@ -17,7 +17,8 @@ from graphc.coupling.explain import AxisFacts, Explanation
 from graphc.errors import GraphError
 from graphc.measure.cost import Change, changes, cost
 from graphc.measure.latency import Measurement, Ratio
-from graphc.pipeline.base import Pass, options
+from graphc.pipeline.base import Pass
+from graphc.pipeline.checked import default, options
 from graphc.pipeline.latency import Latency
 from graphc.pipeline.run import Compilation
 from graphc.pipeline.sensitivity import Sensitivity
@@ -225,10 +226,8 @@ def pass_facts(kind: type[Pass]) -> dict[str, Any]:
 
 
 def _default(kind: type[Pass], name: str) -> Any:
-    field = next(f for f in dataclasses.fields(kind) if f.name == name)
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return "required" if field.default is dataclasses.MISSING else field.default
+    value = default(next(f for f in dataclasses.fields(kind) if f.name == name))
+    return "required" if value is dataclasses.MISSING else value
 
 
 def pass_list(console: Console, found: Mapping[str, type[Pass]]) -> None:

@@ -7,19 +7,15 @@ A pass is a frozen dataclass. Its fields are its options in Python, in YAML, in
 from __future__ import annotations
 
 import abc
-import dataclasses
-import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pydantic
-
 from graphc.errors import RecipeError, nearest
 from graphc.ir.program import Program
+from graphc.pipeline.checked import Checked, make
 
 GROUP = "graphc.passes"
 
@@ -64,36 +60,17 @@ def missing_data(who: str, name: str, known: Iterable[str], why: str = "") -> Re
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pass(abc.ABC):
+class Pass(Checked, abc.ABC):
     """One transformation of a Program.
 
     Subclasses are frozen dataclasses with ``type`` set; they implement ``run``, and may check the
     program before (``requires``) and the result after (``ensures``).
     """
 
-    type: ClassVar[str] = ""
+    kind: ClassVar[str] = "pass"
     whole: ClassVar[bool] = False
     """Is what the pass compresses there or not, as layers are, so that it has no ratio?"""
     name: str | None = None
-
-    def __post_init__(self) -> None:
-        """Check every option against its annotation.
-
-        Raises:
-            RecipeError: names the option, the value and what is allowed.
-        """
-        for option, adapter in options(type(self)).items():
-            try:
-                value = adapter.validate_python(getattr(self, option))
-            except pydantic.ValidationError as error:
-                detail = error.errors()[0]
-                raise RecipeError(
-                    f"the option {option!r} of {self.type} cannot be {getattr(self, option)!r}",
-                    where=f"pass {self.name or self.type}",
-                    why=detail["msg"],
-                    hint=f"see `graphc passes {self.type}`",
-                ) from error
-            object.__setattr__(self, option, value)
 
     @property
     def title(self) -> str:
@@ -122,34 +99,13 @@ class Pass(abc.ABC):
         """What the pass has to say of its result for the report, JSON-able; lines under ``says`` are shown."""
         return {}
 
+    def help(self) -> str:
+        """The command that lists the options."""
+        return f"see `graphc passes {self.type}`"
+
     def note(self) -> str:
-        """The pass as one line of history: its type and the options that are not at their default."""
-        shown = [
-            f"{f.name}={getattr(self, f.name)!r}"
-            for f in dataclasses.fields(self)
-            if f.name != "name" and getattr(self, f.name) != _default(f)
-        ]
-        text = f"{self.type}({', '.join(shown)})"
-        return f"{self.name}: {text}" if self.name else text
-
-
-def _default(option: dataclasses.Field[Any]) -> Any:
-    if option.default_factory is not dataclasses.MISSING:
-        return option.default_factory()
-    return option.default
-
-
-@cache
-def options(kind: type[Pass]) -> dict[str, pydantic.TypeAdapter[Any]]:
-    """The options of a pass and what each accepts."""
-    hints = typing.get_type_hints(kind, include_extras=True)
-    config = pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True)
-    adapters: dict[str, pydantic.TypeAdapter[Any]] = {}
-    for option in dataclasses.fields(kind):
-        annotation = hints[option.name]
-        simple = not (isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel))
-        adapters[option.name] = pydantic.TypeAdapter(annotation, config=config if simple else None)
-    return adapters
+        """The pass as one line of history: its name, type and the options that are not at their default."""
+        return f"{self.name}: {super().note()}" if self.name else super().note()
 
 
 def known_passes() -> dict[str, type[Pass]]:
@@ -196,27 +152,4 @@ def make_pass(spec: Mapping[str, Any], where: str) -> Pass:
     Raises:
         RecipeError: the type or an option is not known, or a value is wrong.
     """
-    values = dict(spec)
-    kind_name = values.pop("type", None)
-    if not isinstance(kind_name, str):
-        raise RecipeError("a pass has no type", where=where, hint="write {type: prune-heads, ...}")
-    try:
-        kind = find_pass(kind_name)
-    except RecipeError as error:
-        raise RecipeError(error.what, where=where, why=error.why, hint=error.hint) from error
-    known = options(kind)
-    for option in values:
-        if option not in known:
-            hint = nearest(str(option), known)
-            raise RecipeError(f"{kind_name} has no option {option!r}", where=where, hint=hint)
-    missing = [
-        f.name
-        for f in dataclasses.fields(kind)
-        if f.name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise RecipeError(f"{kind_name} needs the option {missing[0]!r}", where=where)
-    try:
-        return kind(**values)
-    except RecipeError as error:
-        raise RecipeError(error.what, where=where, why=error.why, hint=error.hint) from error
+    return make(spec, find_pass, where, Pass.kind, "{type: prune-heads, ...}")

@@ -12,7 +12,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from graphc.errors import RecipeError, nearest
-from graphc.pipeline.base import Pass, known_passes, make_pass, options
+from graphc.pipeline.base import Pass, known_passes, make_pass
+from graphc.pipeline.checked import options
 from graphc.pipeline.targets import call_target
 
 
