@@ -73,7 +73,8 @@ def default(option: dataclasses.Field[Any]) -> Any:
 
 def options(kind: type[Checked]) -> Mapping[str, pydantic.TypeAdapter[Any]]:
     """The options of a class and what each accepts."""
-    return _adapters(kind)
+    found: Any = kind
+    return _adapters(found)
 
 
 @cache

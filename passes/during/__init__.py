@@ -1,0 +1,1 @@
+"""What happens during training beside it, found by name."""

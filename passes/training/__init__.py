@@ -1,0 +1,1 @@
+"""Training: what the passes that train share."""
