@@ -20,6 +20,9 @@ Loss = Callable[[Any, Any], torch.Tensor]
 Metric = Callable[[Program, Iterable[Any]], float]
 """A program and batches to a number; more is better."""
 
+IGNORED = -100
+"""The label of what does not count: padding, prompts, pixels without a class."""
+
 
 def logits(outputs: Any) -> torch.Tensor:
     """The first floating-point tensor of the outputs."""
@@ -29,30 +32,93 @@ def logits(outputs: Any) -> torch.Tensor:
     raise GraphError("the program gives no floating-point output", where="loss")
 
 
-def cross_entropy(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy of logits, ``-log softmax(z)[y]``; labels of -100 do not count.
+def precise(value: torch.Tensor) -> torch.Tensor:
+    """The value in float32 if its type has fewer bits: sums of exponentials need them."""
+    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
 
-    Logits are ``[batch, classes]``, ``[batch, ..., classes]`` (tokens) or ``[batch, classes, height, width]``
-    (maps); labels have the shape without the classes, or are probabilities of the logits' shape.
+
+def channel_dim(value: torch.Tensor) -> int:
+    """Where classes or channels are: dim 1 of four dims and more (maps), the last of fewer."""
+    return 1 if value.dim() > 3 else value.dim() - 1
+
+
+def class_dim(found: torch.Tensor, labels: torch.Tensor) -> int:
+    """Where the classes of logits are that have such labels; see ``rows``.
+
+    Raises:
+        RecipeError: the shapes do not fit, or labels are no tensor.
     """
-    found = logits(outputs)
-    if labels.is_floating_point() and labels.shape == found.shape:
-        return F.cross_entropy(found.flatten(0, -2), labels.flatten(0, -2))
-    if labels.shape == found.shape[:-1]:
-        return F.cross_entropy(found.flatten(0, -2), labels.flatten().long())
-    if labels.shape == (*found.shape[:1], *found.shape[2:]):
-        return F.cross_entropy(found, labels.long())
-    why = f"labels of shape {list(labels.shape)} do not go with outputs of shape {list(found.shape)}"
-    raise RecipeError("the loss cross-entropy does not fit", where="loss", why=why)
+    _is_tensor(labels)
+    usual = channel_dim(found)
+    if labels.is_floating_point():
+        if labels.shape == found.shape and found.dim() > 1:
+            return usual
+        raise _unfit(found, labels, "classes are integers; probabilities have the shape of the outputs")
+    for dim in (usual, 1, found.dim() - 1):
+        if 0 < dim < found.dim() and labels.shape == (*found.shape[:dim], *found.shape[dim + 1 :]):
+            return dim
+    raise _unfit(found, labels)
+
+
+def rows(found: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits ``[n, classes]`` and their labels: ``[n]`` integers, or ``[n, classes]`` probabilities.
+
+    Logits are ``[batch, classes]``, ``[batch, tokens, classes]`` or ``[batch, classes, height, width]`` (maps);
+    labels have the shape without the classes, or are probabilities of the logits' shape. Where the shapes of
+    integer labels fit only so, classes may also be dim 1 of three dims, or the last of four.
+
+    Raises:
+        RecipeError: the shapes do not fit, or labels are no tensor.
+    """
+    dim = class_dim(found, labels)
+    matrix = found.movedim(dim, -1).flatten(0, -2)
+    if labels.is_floating_point():
+        return matrix, labels.movedim(dim, -1).flatten(0, -2).to(found.dtype)
+    return matrix, labels.flatten().long()
+
+
+def counted(labels: torch.Tensor) -> torch.Tensor:
+    """How many labels count, a scalar: all but those of -100; of probabilities, all."""
+    if labels.is_floating_point():
+        return torch.tensor(labels.numel() // labels.shape[channel_dim(labels)], device=labels.device)
+    return (labels != IGNORED).sum()
+
+
+def cross_entropy(outputs: Any, labels: torch.Tensor, *, label_smoothing: float = 0.0) -> torch.Tensor:
+    """Mean cross-entropy of logits, ``-log softmax(z)[y]``; labels of -100 do not count, and it is 0 if none counts.
+
+    For the shapes see ``rows``.
+
+    Raises:
+        RecipeError: the shapes do not fit.
+    """
+    found, targets = rows(precise(logits(outputs)), labels)
+    total = F.cross_entropy(found, targets, ignore_index=IGNORED, reduction="sum", label_smoothing=label_smoothing)
+    return total / counted(labels).clamp(min=1)
 
 
 def mse(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
-    """Mean squared error of the first output against labels of its shape."""
-    found = logits(outputs)
+    """Mean squared error of the first output against labels of its shape.
+
+    Raises:
+        RecipeError: the shapes do not fit.
+    """
+    found = precise(logits(outputs))
+    _is_tensor(labels)
     if labels.shape != found.shape:
-        why = f"labels of shape {list(labels.shape)} do not go with outputs of shape {list(found.shape)}"
-        raise RecipeError("the loss mse does not fit", where="loss", why=why)
+        raise _unfit(found, labels)
     return F.mse_loss(found, labels.to(found.dtype))
+
+
+def _is_tensor(labels: Any) -> None:
+    if not isinstance(labels, torch.Tensor):
+        why = f"they are a {type(labels).__name__}" if labels is not None else "there are none"
+        raise RecipeError("labels must be a tensor", where="data", why=why, hint="give batches of (inputs, labels)")
+
+
+def _unfit(found: torch.Tensor, labels: torch.Tensor, hint: str = "") -> RecipeError:
+    why = f"labels of shape {list(labels.shape)} do not go with outputs of shape {list(found.shape)}"
+    return RecipeError("labels do not fit the outputs", where="data", why=why, hint=hint)
 
 
 def accuracy(program: Program, loader: Iterable[Any]) -> float:
@@ -62,11 +128,10 @@ def accuracy(program: Program, loader: Iterable[Any]) -> float:
         for batch in batches(program, loader):
             if batch.labels is None:
                 raise RecipeError("accuracy needs labels", where="metric", hint="give batches of (inputs, labels)")
-            found = logits(program(*batch.args, **batch.kwargs))
-            maps = batch.labels.shape == (*found.shape[:1], *found.shape[2:]) != found.shape[:-1]
-            guess = found.argmax(1 if maps else -1)
-            counts = batch.labels != -100
-            right += int(((guess == batch.labels) & counts).sum())
+            found, labels = rows(logits(program(*batch.args, **batch.kwargs)), batch.labels)
+            labels = labels.argmax(1) if labels.is_floating_point() else labels
+            counts = labels != IGNORED
+            right += int(((found.argmax(1) == labels) & counts).sum())
             total += int(counts.sum())
     return right / total
 
