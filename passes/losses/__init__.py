@@ -1,5 +1,30 @@
 """Losses of training, found by name; importing the folder makes them known."""
 
+from .attention import AttentionRelation, AttentionTransfer
+from .features import Cosine, Hint
+from .labels import CrossEntropy, MeanSquaredError
 from .loss import LOSSES, Loss, Seen, find_loss_type, make_loss
+from .relations import RkdAngle, RkdDistance, Similarity
+from .response import Decoupled, KullbackLeibler, LogitsMse
+from .tokens import TokenKl
 
-__all__ = ["LOSSES", "Loss", "Seen", "find_loss_type", "make_loss"]
+__all__ = [
+    "LOSSES",
+    "AttentionRelation",
+    "AttentionTransfer",
+    "Cosine",
+    "CrossEntropy",
+    "Decoupled",
+    "Hint",
+    "KullbackLeibler",
+    "LogitsMse",
+    "Loss",
+    "MeanSquaredError",
+    "RkdAngle",
+    "RkdDistance",
+    "Seen",
+    "Similarity",
+    "TokenKl",
+    "find_loss_type",
+    "make_loss",
+]

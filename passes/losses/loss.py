@@ -17,6 +17,7 @@ from graphc.pipeline.targets import find_target
 LOSSES: dict[str, type[Loss]] = {}
 """All losses by type; a subclass of Loss with a type is known once its module is imported."""
 
+Pairing = Literal["auto", "absorb", "last"]
 Reads = Literal["outputs", "features", "attention"]
 
 
@@ -29,7 +30,8 @@ class Seen:
             ``[batch, heads, tokens, size]``, for losses that read attention. The teacher's are
             empty for losses that need none.
         labels: as the data gives them; None if it gives none.
-        mask: bool ``[batch, tokens]``, False at padding; None if the program takes no such input.
+        mask: bool ``[batch, tokens]``, False at padding; None if the program takes no such input. Losses
+            leave it aside where a value has no such tokens (``graphc.passes.losses.pairs.fitting``).
     """
 
     student: tuple[Tensor, ...]
@@ -63,15 +65,62 @@ class Loss(Checked, abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, seen: Seen) -> Tensor:
-        """The mean over what ``count`` counts."""
+        """The mean over what ``count`` counts; 0 if it counts nothing."""
 
     def count(self, labels: Any, mask: Tensor | None, samples: int) -> float:
         """How many entries the mean is over, known before the programs run.
 
         Means of several batches, or of several processes, are weighted by it, so that their sum is
         the mean over all. Samples, by default.
+
+        Args:
+            labels: as the data gives them.
+            mask: as in Seen, but None where the value that the loss looks at has no such tokens.
+            samples: in the batch.
         """
         return float(samples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfOutputs(Loss, abc.ABC):
+    """A loss that reads an output of the programs."""
+
+    output: Annotated[str | None, Field(description="Name of the output; by default the first one of floats.")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfFeatures(Loss, abc.ABC):
+    """A loss that reads values inside the programs: of one place in each, or of pairs.
+
+    The values of all pairs are added up.
+    """
+
+    reads: ClassVar[Reads] = "features"
+    student: Annotated[
+        str | None, Field(description="Where in the student: a module path, the name of an axis, or a node.")
+    ] = None
+    teacher: Annotated[str | None, Field(description="Where in the teacher; by default the same as student.")] = None
+    pairs: Annotated[
+        Pairing | tuple[tuple[str, str], ...] | None,
+        Field(
+            description="auto: each block with the one it was; absorb: with the last that was removed after it; "
+            "last: only the last; or [[student, teacher], ...]."
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Check the options, and that places are given in exactly one way."""
+        super().__post_init__()
+        if (self.student is None) == (self.pairs is None) or (self.teacher is not None and self.student is None):
+            hint = "give student (and teacher, where it is called otherwise), or pairs: auto"
+            raise RecipeError(f"the loss {self.type} needs to know where to look", where="losses", hint=hint)
+
+    def chosen(self) -> Pairing | list[tuple[str, str]]:
+        """Pairs of names of student and teacher, or how to find them."""
+        if self.student is not None:
+            return [(self.student, self.teacher or self.student)]
+        assert self.pairs is not None
+        return self.pairs if isinstance(self.pairs, str) else list(self.pairs)
 
 
 def find_loss_type(name: str) -> type[Loss]:
