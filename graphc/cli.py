@@ -21,7 +21,8 @@ from graphc.measure.environment import environment
 from graphc.measure.latency import compare, ratio
 from graphc.pipeline.base import find_pass, known_passes
 from graphc.pipeline.plan import captured, plan
-from graphc.pipeline.recipe import read_recipe, recipe_schema
+from graphc.pipeline.processes import is_first
+from graphc.pipeline.recipe import Recipe, read_recipe, recipe_schema
 from graphc.pipeline.run import run
 from graphc.pipeline.sensitivity import sensitivity
 from graphc.plot import find_plot
@@ -44,7 +45,13 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 def _console(as_json: bool) -> Console:
     """Where people read: standard error when standard output is for a machine."""
-    return Console(stderr=as_json, highlight=False)
+    return Console(stderr=as_json, highlight=False, quiet=not is_first())
+
+
+def _read(path: Path) -> Recipe:
+    """A recipe; its targets may be in modules beside it."""
+    sys.path.insert(0, str(path.parent.resolve()))
+    return read_recipe(path)
 
 
 def _print_json(value: Any) -> None:
@@ -57,7 +64,8 @@ def compile_command(
     output_dir: Annotated[Path, typer.Option("--output-dir", "-o", help="Folder of artifacts and report.json.")] = Path(
         "out"
     ),
-    device: Annotated[str, typer.Option(help="Where passes that train run.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Where passes that train run: cpu or cuda.")] = "cpu",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from what an interrupted run left.")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -65,8 +73,10 @@ def compile_command(
     console = _console(as_json)
     with view.Progress(console) as progress:
         progress("reading", recipe)
-        made = plan(read_recipe(recipe), output_dir, device)
+        made = plan(_read(recipe), output_dir, device, resume)
         compilation = run(made, progress)
+    if not is_first():
+        return
     view.summary(console, compilation, output_dir)
     if as_json:
         _print_json(compilation.report)
@@ -82,7 +92,7 @@ def explain(
     debug: Debug = False,
 ) -> None:
     """Show what can be cut, what is coupled to it, what cannot be cut and why, and the layers."""
-    program = captured(read_recipe(recipe))
+    program = captured(_read(recipe))
     facts = explain_program(program)
     if as_json:
         _print_json(facts.to_dict())
@@ -130,7 +140,7 @@ def sensitivity_command(
     with view.Progress(console) as progress:
         progress("reading", recipe)
         found = sensitivity(
-            read_recipe(recipe), output_dir, view.numbers(ratios), jobs, lambda *now: progress("progress", now)
+            _read(recipe), output_dir, view.numbers(ratios), jobs, lambda *now: progress("progress", now)
         )
     if drawing is not None:
         drawing(found, output_dir / "sensitivity.svg")

@@ -48,6 +48,8 @@ class Progress:
             self.status.update(f"capturing the model of {escape(str(about))}")
         elif event == "captured":
             self.console.print(f"[bold]captured[/bold]  {figures(cost(about).to_dict())}")
+        elif event == "evaluated":
+            self.console.print(f"  {escape(about[0])} {about[1]:.4f}", soft_wrap=True)
         elif event == "pass":
             self.status.update(f"running {escape(about.title)}")
         elif event == "progress":
@@ -60,6 +62,8 @@ class Progress:
             for line in step.facts.get("says", ()):
                 self.console.print(f"  {escape(line)}", soft_wrap=True)
             self.console.print(f"  {figures(cost(step.after).to_dict(), latency)}", soft_wrap=True)
+            if "metric" in step.facts:
+                self.console.print(f"  metric {step.facts['metric']:.4f}", soft_wrap=True)
         elif event == "emit":
             self.status.update(f"emitting and checking {escape(about)}")
         elif event == "emitted":
@@ -116,6 +120,11 @@ def summary(console: Console, compilation: Compilation, folder: Path) -> None:
     before, after = (compilation.report[side] for side in ("before", "after"))
     for key, title in (("params", "parameters"), ("macs", "MACs (1 MAC = 2 FLOPs)"), ("bytes", "bytes of tensors")):
         table.add_row(title, f"{before[key]:,}", f"{after[key]:,}", f"{after[key] / before[key]:.2%}")
+    if "metric" in before:
+        share = compilation.report["metric"]["retained"]
+        retained = f"{share:.2%}" if share is not None else ""
+        name = compilation.report["metric"]["name"]
+        table.add_row(name, f"{before['metric']:.4f}", f"{after['metric']:.4f}", retained)
     for artifact in compilation.report["artifacts"]:
         latency = artifact.get("latency")
         if latency is not None:

@@ -21,8 +21,9 @@ def losses(file: str, items: Iterable[str]) -> dict[str, float]:
     try:
         content = json.loads(Path(file).read_text(encoding="utf-8"))
         found: dict[str, float] = {}
+        sign = 1 if content.get("greater_is_better", True) else -1
         for probe in content["probes"]:
-            loss = float(content["baseline"]) - float(probe["metric"])
+            loss = sign * (float(content["baseline"]) - float(probe["metric"]))
             found[probe["item"]] = max(loss, found.get(probe["item"], 0.0))
     except (OSError, ValueError, KeyError, TypeError) as error:
         hint = "make it with `graphc sensitivity RECIPE`"

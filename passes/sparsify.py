@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
@@ -95,13 +95,7 @@ class Sparsify(Pass):
         Raises:
             GraphError: there is none.
         """
-        places: dict[str, list[Contraction]] = {}
-        for place in contractions(program):
-            places.setdefault(place.weight, []).append(place)
-        names = choose(list(places), lambda name: [name], self.targets, self.ignore, self.title)
-        if not names:
-            raise GraphError("sparsify finds no weight", where=f"pass {self.title}", why="no layer is left")
-        return {name: places[name] for name in names}
+        return weights(program, self.targets, self.ignore, self.title)
 
     def misfits(self, program: Program, chosen: Mapping[str, list[Contraction]]) -> dict[str, str]:
         """Weights that the pattern does not fit, with the reason."""
@@ -129,7 +123,7 @@ class Sparsify(Pass):
             return put_masks(program, {n: _n_of_m(s, chosen[n][0].dim, *self.pattern()) for n, s in scores.items()})
         assert self.sparsity is not None
         scope = self.scope or ("output" if self.importance == "wanda" else "tensor")
-        return put_masks(program, _lowest(scores, {n: chosen[n][0].dim for n in scores}, self.sparsity, scope))
+        return put_masks(program, lowest(scores, {n: chosen[n][0].dim for n in scores}, self.sparsity, scope))
 
     def scores(
         self, program: Program, chosen: Mapping[str, list[Contraction]], context: Context
@@ -151,7 +145,7 @@ class Sparsify(Pass):
 
         def cut(name: str, ratio: float) -> Program:
             scope = "tensor" if self.scope == "global" else self.scope or "tensor"
-            return put_masks(program, _lowest({name: scores[name]}, {name: chosen[name][0].dim}, ratio, scope))
+            return put_masks(program, lowest({name: scores[name]}, {name: chosen[name][0].dim}, ratio, scope))
 
         return {name: partial(cut, name) for name in chosen}
 
@@ -182,6 +176,21 @@ class Sparsify(Pass):
             "sparsity": {name: count / entries for name, (count, entries) in counts.items()},
             "total": total,
         }
+
+
+def weights(program: Program, targets: Sequence[str], ignore: Sequence[str], what: str) -> dict[str, list[Contraction]]:
+    """The weights that names leave, each with the places where it multiplies.
+
+    Raises:
+        GraphError: there is none.
+    """
+    places: dict[str, list[Contraction]] = {}
+    for place in contractions(program):
+        places.setdefault(place.weight, []).append(place)
+    names = choose(list(places), lambda name: [name], targets, ignore, what)
+    if not names:
+        raise GraphError(f"{what} finds no weight", where=what, why="no layer is left")
+    return {name: places[name] for name in names}
 
 
 def zeros(program: Program, name: str) -> tuple[int, int]:
@@ -232,7 +241,7 @@ def _n_of_m(scores: torch.Tensor, dim: int, n: int, m: int) -> torch.Tensor:
     return keep.view(rows.shape).movedim(-1, dim).contiguous()
 
 
-def _lowest(
+def lowest(
     scores: Mapping[str, torch.Tensor], dims: Mapping[str, int], sparsity: float, scope: Where
 ) -> dict[str, torch.Tensor]:
     """All but the lowest share: of all tensors together, of each, or of each of its outputs."""

@@ -56,6 +56,7 @@ def report(
     steps: Sequence[Step] = (),
     artifacts: Sequence[Mapping[str, Any]] = (),
     p50_ms: tuple[float, float] | None = None,
+    metric: tuple[str, float, float] | None = None,
 ) -> dict[str, Any]:
     """Assemble the report of a compilation.
 
@@ -65,19 +66,31 @@ def report(
         steps: the passes that ran, in order.
         artifacts: what was written, as plain data.
         p50_ms: median latency of both programs in milliseconds, if it was measured.
+        metric: a name, and its value for both programs, if it was taken.
     """
     sides: dict[str, dict[str, Any]] = {"before": {**cost(before).to_dict()}, "after": {**cost(after).to_dict()}}
     if p50_ms is not None:
         sides["before"]["p50_ms"], sides["after"]["p50_ms"] = p50_ms
+    if metric is not None:
+        sides["before"]["metric"], sides["after"]["metric"] = metric[1:]
     return {
         "graphc": version("graphc"),
         "environment": environment(),
         "recipe": dict(recipe or {}),
         "passes": [step.to_dict() for step in steps],
         **sides,
+        "compression_ratio": {
+            key: _ratio(sides["before"][key], sides["after"][key]) for key in ("params", "macs", "bytes")
+        },
+        **({"metric": {"name": metric[0], "retained": _ratio(metric[2], metric[1])}} if metric is not None else {}),
         "fidelity": _moved(before, after),
         "artifacts": [dict(artifact) for artifact in artifacts],
     }
+
+
+def _ratio(first: float, second: float) -> float | None:
+    """First over second; None where that says nothing."""
+    return first / second if second else None
 
 
 def _moved(before: Program, after: Program) -> list[dict[str, Any]]:

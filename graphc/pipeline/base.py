@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from graphc.errors import RecipeError, nearest
 from graphc.ir.program import Program
 from graphc.pipeline.checked import Checked, make
+from graphc.pipeline.evaluation import Evaluator
 
 GROUP = "graphc.passes"
 
@@ -31,8 +32,12 @@ class Context:
         data: loaders by name (``train``, ``calibration``, ``eval``).
         device: where training and calibration run.
         seed: for everything random.
-        run_dir: where a pass may write; None when nothing is to be written.
+        run_dir: where a pass may keep what it needs to go on; None when nothing is to be written.
         progress: called with (done, total, text) during long work.
+        evaluator: takes the recipe's metric on its ``eval`` data; None without one of the two.
+        states: programs after earlier passes, by the name of the pass, for those that ask (``Pass.refers``).
+        resume: go on from what an interrupted run left in ``run_dir``.
+        record: told (name of the pass, facts for the report) by passes with more to say than their result.
     """
 
     original: Program
@@ -41,6 +46,10 @@ class Context:
     seed: int = 0
     run_dir: Path | None = None
     progress: Callable[[int, int, str], None] = lambda done, total, text: None
+    evaluator: Evaluator | None = None
+    states: Mapping[str, Program] = field(default_factory=dict)
+    resume: bool = False
+    record: Callable[[str, Mapping[str, Any]], None] = lambda name, facts: None
 
     def loader(self, name: str) -> Iterable[Any]:
         """The batches of one of the data sets.
@@ -70,6 +79,8 @@ class Pass(Checked, abc.ABC):
     kind: ClassVar[str] = "pass"
     whole: ClassVar[bool] = False
     """Is what the pass compresses there or not, as layers are, so that it has no ratio?"""
+    trains: ClassVar[bool] = False
+    """Does it change weights by training, so that the metric is worth taking after it?"""
     name: str | None = None
 
     @property
@@ -81,14 +92,18 @@ class Pass(Checked, abc.ABC):
         """The data that the pass reads by name, each with what it is for; checked before anything runs."""
         return {}
 
-    def requires(self, program: Program) -> None:  # noqa: B027 - most passes need nothing
+    def refers(self) -> Iterable[str]:
+        """Names of earlier passes whose result this one looks at (a teacher); checked before anything runs."""
+        return ()
+
+    def requires(self, program: Program) -> None:
         """Raise a GraphError if the program is not one that this pass can work on."""
 
     @abc.abstractmethod
     def run(self, program: Program, context: Context) -> Program:
         """The transformed program; the given one stays as it is."""
 
-    def ensures(self, before: Program, after: Program) -> None:  # noqa: B027 - as above
+    def ensures(self, before: Program, after: Program) -> None:
         """Raise a GraphError if what the pass promised did not happen."""
 
     def probes(self, program: Program, context: Context) -> Mapping[str, Callable[[float], Program]]:

@@ -37,8 +37,8 @@ def batches(program: Program, loader: Iterable[Any], samples: int | None = None)
     """The batches of a loader, on the program's device, until some number of samples is reached.
 
     A batch is ``(inputs, labels)``, or a mapping (a dict, a BatchEncoding) of inputs by name with the
-    labels as ``labels``, or a tensor without labels. Inputs are a tensor, a sequence in the
-    program's order, or a mapping by name.
+    labels as ``labels``, or inputs without labels: one tensor, or two for a program that takes two.
+    Inputs are a tensor, a sequence in the program's order, or a mapping by name.
 
     Args:
         program: what the batches go into.
@@ -62,13 +62,19 @@ def batches(program: Program, loader: Iterable[Any], samples: int | None = None)
         raise RecipeError("the data is empty", where="data", hint="a loader must give at least one batch each time")
 
 
-def fed(program: Program, given: Any, device: torch.device | str = "cpu") -> Batch:
+def fed(program: Program, given: Any, device: torch.device | str = "cpu", labels: str | None = None) -> Batch:
     """One batch of a loader as inputs and labels; see ``batches``.
+
+    Args:
+        program: what the batch goes into.
+        given: the batch.
+        device: where its tensors go.
+        labels: their name in a batch that is a mapping; None for the usual ones.
 
     Raises:
         RecipeError: it does not fit the program.
     """
-    inputs, labels = _apart(given)
+    inputs, found = _apart(given, labels, len(program.contract.inputs))
     args, kwargs = program.example()
     leaves, tree = pytree.tree_flatten((args, kwargs))
     specs = program.contract.inputs
@@ -86,17 +92,20 @@ def fed(program: Program, given: Any, device: torch.device | str = "cpu") -> Bat
     values = [_checked(*pair, device) for pair in zip(specs, values, strict=True)]
     args, kwargs = pytree.tree_unflatten(values, tree)
     first = next((v for v in values if isinstance(v, torch.Tensor) and v.dim()), None)
-    moved = pytree.tree_map(lambda v: v.to(device) if isinstance(v, torch.Tensor) else v, labels)
+    moved = pytree.tree_map(lambda v: v.to(device) if isinstance(v, torch.Tensor) else v, found)
     return Batch(args, kwargs, moved, 1 if first is None else len(first))
 
 
-def _apart(given: Any) -> tuple[Any, Any]:
-    """Inputs and labels."""
+def _apart(given: Any, name: str | None, inputs: int) -> tuple[Any, Any]:
+    """Inputs and labels. Two tensors for a program of two inputs are its inputs, without labels."""
     if isinstance(given, Mapping):
-        label = next((name for name in LABELS if name in given), None)
+        label = next((key for key in ([name] if name else LABELS) if key in given), None)
+        if name and label is None:
+            why = f"it has {', '.join(map(str, given)) or 'nothing'}"
+            raise RecipeError(f"a batch has no labels called {name!r}", where="data", why=why)
         return {k: v for k, v in given.items() if k != label}, None if label is None else given[label]
     if isinstance(given, (tuple, list)) and len(given) == 2:
-        return given[0], given[1]
+        return (given, None) if inputs == 2 and isinstance(given[0], torch.Tensor) else (given[0], given[1])
     if isinstance(given, torch.Tensor) or (isinstance(given, (tuple, list)) and len(given) == 1):
         return given, None
     what = f"a {type(given).__name__}" + (f" of {len(given)}" if isinstance(given, (tuple, list)) else "")

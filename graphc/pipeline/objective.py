@@ -1,8 +1,8 @@
-"""Objectives: losses and metrics of a program's outputs against labels, by name or as a target."""
+"""Objectives: losses of a program's outputs against labels, by name or as a target."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,15 +10,10 @@ from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 from graphc.errors import GraphError, RecipeError, nearest
-from graphc.ir.program import Program
-from graphc.pipeline.batches import batches
 from graphc.pipeline.targets import find_target
 
 Loss = Callable[[Any, Any], torch.Tensor]
 """Outputs and labels of a batch to a scalar: the mean over the batch."""
-
-Metric = Callable[[Program, Iterable[Any]], float]
-"""A program and batches to a number; more is better."""
 
 IGNORED = -100
 """The label of what does not count: padding, prompts, pixels without a class."""
@@ -121,23 +116,7 @@ def _unfit(found: torch.Tensor, labels: torch.Tensor, hint: str = "") -> RecipeE
     return RecipeError("labels do not fit the outputs", where="data", why=why, hint=hint)
 
 
-def accuracy(program: Program, loader: Iterable[Any]) -> float:
-    """Share of labels, from 0 to 1, that the greatest logit hits; labels of -100 do not count."""
-    right = total = 0
-    with torch.no_grad():
-        for batch in batches(program, loader):
-            if batch.labels is None:
-                raise RecipeError("accuracy needs labels", where="metric", hint="give batches of (inputs, labels)")
-            found, labels = rows(logits(program(*batch.args, **batch.kwargs)), batch.labels)
-            labels = labels.argmax(1) if labels.is_floating_point() else labels
-            counts = labels != IGNORED
-            right += int(((found.argmax(1) == labels) & counts).sum())
-            total += int(counts.sum())
-    return right / total
-
-
 LOSSES: Mapping[str, Loss] = {"cross-entropy": cross_entropy, "mse": mse}
-METRICS: Mapping[str, Metric] = {"accuracy": accuracy}
 
 
 def find_loss(name: str) -> Loss:
@@ -146,24 +125,10 @@ def find_loss(name: str) -> Loss:
     Raises:
         RecipeError: there is none.
     """
-    found: Loss = _find(name, LOSSES, "loss")
-    return found
-
-
-def find_metric(name: str) -> Metric:
-    """A metric by its name, or by ``package.module:callable``, called with a program and its data.
-
-    Raises:
-        RecipeError: there is none.
-    """
-    found: Metric = _find(name, METRICS, "metric")
-    return found
-
-
-def _find(name: str, known: Mapping[str, Any], what: str) -> Any:
     if ":" in name:
-        return find_target(name, what)
-    if name not in known:
-        hint = f"{nearest(name, known)}; or write package.module:callable"
-        raise RecipeError(f"no {what} is called {name!r}", where=what, hint=hint)
-    return known[name]
+        found: Loss = find_target(name, "loss")
+        return found
+    if name not in LOSSES:
+        hint = f"{nearest(name, LOSSES)}; or write package.module:callable"
+        raise RecipeError(f"no loss is called {name!r}", where="loss", hint=hint)
+    return LOSSES[name]

@@ -11,11 +11,13 @@ import torch
 from torch.export import ExportedProgram
 
 from graphc.emitters.base import check_writable, make_emitter
-from graphc.errors import GraphError, RecipeError
+from graphc.errors import GraphError, RecipeError, nearest
 from graphc.ir.capture import capture
 from graphc.ir.parts import capture_part
 from graphc.ir.program import Program
 from graphc.pipeline.base import Data, Pass, missing_data
+from graphc.pipeline.evaluation import DATA
+from graphc.pipeline.metrics import find_metric
 from graphc.pipeline.recipe import Bench, Recipe
 from graphc.pipeline.targets import call_target, find_target, load_model
 
@@ -33,6 +35,8 @@ class Plan:
     bench: Bench | None = None
     seed: int = 0
     device: str = "cpu"
+    metric: str | None = None
+    resume: bool = False
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -43,19 +47,26 @@ def loader(value: Data | Iterable[Any]) -> Data:
     return lambda: value
 
 
-def plan(recipe: Recipe, output_dir: str | Path | None = None, device: str = "cpu") -> Plan:
+def plan(recipe: Recipe, output_dir: str | Path | None = None, device: str = "cpu", resume: bool = False) -> Plan:
     """Check a recipe and capture its model; nothing long runs before everything else is checked.
+
+    Args:
+        recipe: what to do.
+        output_dir: where files go; None writes none.
+        device: where training and calibration run.
+        resume: go on from what an interrupted run of this recipe left in ``output_dir``.
 
     Raises:
         GraphError: a name, option, target or place to write is wrong, or the model cannot be captured.
     """
     passes = recipe.make_passes()
     check_data(passes, recipe.data)
+    check_references(passes)
     check_outputs(recipe.emit, recipe.opset_version, output_dir)
+    check_resume(resume, output_dir)
     for name, spec in recipe.data.items():
         find_target(spec.target, f"data.{name}")
-    if recipe.metric is not None and ":" in recipe.metric:
-        find_target(recipe.metric, "metric")
+    check_metric(recipe.metric, recipe.data)
     return Plan(
         original=captured(recipe),
         passes=tuple(passes),
@@ -66,6 +77,8 @@ def plan(recipe: Recipe, output_dir: str | Path | None = None, device: str = "cp
         bench=recipe.bench,
         seed=recipe.seed,
         device=device,
+        metric=recipe.metric,
+        resume=resume,
         recipe=recipe.model_dump(mode="json", exclude_defaults=True),
     )
 
@@ -107,6 +120,43 @@ def check_data(passes: Sequence[Pass], data: Collection[str]) -> None:
         for name, why in item.needs_data().items():
             if name not in data:
                 raise missing_data(f"the pass {item.title}", name, data, why)
+
+
+def check_metric(metric: str | None, data: Collection[str]) -> None:
+    """See that a metric exists and has data to be taken on.
+
+    Raises:
+        RecipeError: one of the two is not there.
+    """
+    if metric is not None:
+        find_metric(metric)
+        if DATA not in data:
+            raise missing_data("the metric", DATA, data)
+
+
+def check_references(passes: Sequence[Pass]) -> None:
+    """See that what a pass refers to is the name of an earlier pass.
+
+    Raises:
+        RecipeError: it is not; names the nearest.
+    """
+    for i, item in enumerate(passes):
+        earlier = [other.title for other in passes[:i]]
+        for name in item.refers():
+            if name not in earlier:
+                hint = nearest(name, earlier) if earlier else "it is the first pass"
+                what = f"the pass {item.title} refers to {name!r}, which is no pass before it"
+                raise RecipeError(what, where=f"passes[{i}]", hint=hint)
+
+
+def check_resume(resume: bool, output_dir: str | Path | None) -> None:
+    """See that there is a place to go on from.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    if resume and output_dir is None:
+        raise RecipeError("there is nothing to resume from", where="resume", hint="give output_dir (-o FOLDER)")
 
 
 def check_outputs(names: Sequence[str], opset_version: int | None, output_dir: str | Path | None) -> None:

@@ -18,8 +18,21 @@ from graphc.ir.program import Program
 from graphc.ir.verify import verify
 from graphc.measure.report import Step, report, write_report
 from graphc.pipeline.base import Context, Data, Pass
+from graphc.pipeline.evaluation import DATA, Evaluator
 from graphc.pipeline.latency import Latency, time_artifact, time_programs
-from graphc.pipeline.plan import Plan, check_data, check_outputs, emit_options, loader, plan
+from graphc.pipeline.metrics import find_metric
+from graphc.pipeline.plan import (
+    Plan,
+    check_data,
+    check_metric,
+    check_outputs,
+    check_references,
+    check_resume,
+    emit_options,
+    loader,
+    plan,
+)
+from graphc.pipeline.processes import is_first
 from graphc.pipeline.recipe import Bench, Recipe, check_names, read_recipe
 from graphc.pipeline.targets import Model
 
@@ -58,13 +71,15 @@ def compile(
     bench: Bench | None = None,
     seed: int = 0,
     device: str = "cpu",
+    metric: str | None = None,
+    resume: bool = False,
     watch: Watch = lambda event, about: None,
 ) -> Compilation:
     """Compile a model: run passes over it in the order given, emit the result, measure it.
 
     Args:
         model: a module, an ExportedProgram, a Program; or a recipe (a YAML file, a mapping, a
-            Recipe), which says all the rest except ``output_dir``.
+            Recipe), which says all the rest except ``output_dir``, ``device`` and ``resume``.
         args, kwargs, dynamic: as for ``graphc.capture``; not for a Program, which has its own.
         passes: what to do; their names must differ.
         data: loaders by name, as iterables or as callables that give one.
@@ -73,6 +88,9 @@ def compile(
         output_dir: where files and report.json go; without it nothing is written.
         bench: how to measure latency; None measures none.
         seed, device: for passes that train or draw.
+        metric: ``accuracy``, ``top-5``, ``f1``, ``perplexity``, ``cosine``, or ``package.module:callable``,
+            taken on the data called ``eval`` before the first pass, after each that trains and at the end.
+        resume: training goes on from what an interrupted compile left in ``output_dir``.
         watch: called with each event: ``captured``, ``pass``, ``progress``, ``done``, ``emit``, ``emitted``,
             ``report``.
 
@@ -82,10 +100,13 @@ def compile(
     """
     if isinstance(model, (str, Path, Mapping, Recipe)):
         recipe = model if isinstance(model, Recipe) else read_recipe(model)
-        return run(plan(recipe, output_dir, device), watch)
+        return run(plan(recipe, output_dir, device, resume), watch)
     check_outputs(emit, opset_version, output_dir)
+    check_resume(resume, output_dir)
     check_names(list(passes))
     check_data(passes, data or {})
+    check_references(passes)
+    check_metric(metric, data or {})
     original = model if isinstance(model, Program) else capture(model, args, kwargs, dynamic=dynamic)
     loaders = {name: loader(value) for name, value in (data or {}).items()}
     made = Plan(
@@ -98,34 +119,66 @@ def compile(
         bench=bench,
         seed=seed,
         device=device,
+        metric=metric,
+        resume=resume,
     )
     return run(made, watch)
 
 
 def run(made: Plan, watch: Watch = lambda event, about: None) -> Compilation:
-    """Run a plan."""
+    """Run a plan. Of several processes only the first times, writes and tells."""
     torch.manual_seed(made.seed)
-    watch("captured", made.original)
+    evaluator = _evaluator(made)
+    told: dict[str, Mapping[str, Any]] = {}
+    states: dict[str, Program] = {}
     context = Context(
-        made.original,
-        made.data,
-        made.device,
-        made.seed,
-        made.output_dir,
-        lambda done, total, text: watch("progress", (done, total, text)),
+        original=made.original,
+        data=made.data,
+        device=made.device,
+        seed=made.seed,
+        run_dir=made.output_dir,
+        progress=lambda done, total, text: watch("progress", (done, total, text)),
+        evaluator=evaluator,
+        states=states,
+        resume=made.resume,
+        record=told.__setitem__,
     )
+    watch("captured", made.original)
+    if evaluator is not None:
+        watch("evaluated", (evaluator.metric.name, evaluator.baseline))
     program = made.original
     steps: list[Step] = []
     latencies: list[Latency | None] = []
+    wanted = {name for item in made.passes for name in item.refers()}
     for item in made.passes:
         watch("pass", item)
         before, start = program, time.perf_counter()
         program = apply(item, program, context, [step.name for step in steps])
-        latency = time_programs(made.original, program, made.bench)
-        step = Step(item.title, time.perf_counter() - start, before, program, _facts(item, before, program, latency))
+        seconds = time.perf_counter() - start
+        if item.title in wanted:
+            states[item.title] = program
+        latency = time_programs(made.original, program, made.bench) if is_first() else None
+        facts = {**_facts(item, before, program, latency), **told.get(item.title, {})}
+        if evaluator is not None and (item.trains or item is made.passes[-1]):
+            facts["metric"] = evaluator(program)
+        step = Step(item.title, seconds, before, program, facts)
         steps.append(step)
         latencies.append(latency)
         watch("done", (step, latency))
+    return _finished(made, program, steps, latencies, evaluator, watch)
+
+
+def _finished(
+    made: Plan,
+    program: Program,
+    steps: Sequence[Step],
+    latencies: Sequence[Latency | None],
+    evaluator: Evaluator | None,
+    watch: Watch,
+) -> Compilation:
+    """Emit, and write the report."""
+    if not is_first():
+        return Compilation(program, made.original, {}, ())
     artifacts, measured = _emit(made, program, watch)
     final = latencies[-1] if latencies else time_programs(made.original, program, made.bench)
     content = report(
@@ -135,11 +188,19 @@ def run(made: Plan, watch: Watch = lambda event, about: None) -> Compilation:
         steps=steps,
         artifacts=[_artifact(artifact, measured.get(artifact.path.name)) for artifact in artifacts],
         p50_ms=(final.before_ms, final.after_ms) if final is not None else None,
+        metric=(evaluator.metric.name, evaluator.baseline, evaluator(program)) if evaluator is not None else None,
     )
     if made.output_dir is not None:
         write_report(content, made.output_dir / "report.json")
     watch("report", content)
     return Compilation(program, made.original, content, tuple(artifacts))
+
+
+def _evaluator(made: Plan) -> Evaluator | None:
+    """Of the recipe's metric; None if it has none."""
+    if made.metric is None:
+        return None
+    return Evaluator(find_metric(made.metric, made.original), made.data[DATA], made.original)
 
 
 def apply(item: Pass, program: Program, context: Context, done: Sequence[str] = ()) -> Program:

@@ -24,13 +24,12 @@ from graphc.errors import GraphError, RecipeError
 from graphc.ir.program import Program
 from graphc.measure.report import write_report
 from graphc.pipeline.base import Context
-from graphc.pipeline.objective import find_metric
-from graphc.pipeline.plan import plan
+from graphc.pipeline.evaluation import DATA
+from graphc.pipeline.metrics import find_metric
+from graphc.pipeline.plan import check_metric, plan
 from graphc.pipeline.recipe import Recipe
 
 RATIOS = (0.25, 0.5, 0.75)
-DATA = "eval"
-
 Progress = Callable[[int, int, str], None]
 
 
@@ -59,11 +58,13 @@ class Sensitivity:
         metric: its name.
         baseline: its value for the program as captured.
         probes: in the order of the passes and of the graph.
+        greater_is_better: of the metric.
     """
 
     metric: str
     baseline: float
     probes: tuple[Probe, ...]
+    greater_is_better: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """As ``sensitivity.json`` holds it."""
@@ -73,7 +74,8 @@ class Sensitivity:
         """For each pass and item the loss of the metric by ratio."""
         found: dict[tuple[str, str], dict[float, float]] = {}
         for probe in self.probes:
-            found.setdefault((probe.title, probe.item), {})[probe.ratio] = self.baseline - probe.metric
+            drop = self.baseline - probe.metric
+            found.setdefault((probe.title, probe.item), {})[probe.ratio] = drop if self.greater_is_better else -drop
         return found
 
 
@@ -98,12 +100,9 @@ def sensitivity(
     """
     if recipe.metric is None:
         raise RecipeError("sensitivity needs a metric", where="metric", hint="add `metric: accuracy` to the recipe")
-    if DATA not in recipe.data:
-        hint = f"add `data: {{{DATA}: {{target: 'package.module:callable'}}}}`"
-        raise RecipeError("sensitivity needs data to take the metric on", where="data", hint=hint)
     if not ratios or not all(0 < ratio < 1 for ratio in ratios):
         raise GraphError(f"ratios cannot be {list(ratios)}", where="--ratios", hint="give numbers between 0 and 1")
-    find_metric(recipe.metric)
+    check_metric(recipe.metric, recipe.data)
     known = _Known(folder, recipe)
     bench = _Bench(recipe)
     todo = list(bench.everything(ratios))
@@ -118,7 +117,8 @@ def sensitivity(
         done += 1
         progress(done, len(todo), f"{key[1]} at {key[2]:.0%}")
     assert known.baseline is not None
-    result = Sensitivity(recipe.metric, known.baseline, tuple(Probe(*key, known.found[key]) for key in todo))
+    probes = tuple(Probe(*key, known.found[key]) for key in todo)
+    result = Sensitivity(recipe.metric, known.baseline, probes, bench.metric.greater_is_better)
     write_report(result.to_dict(), folder / "sensitivity.json")
     known.file.unlink()
     return result
@@ -134,7 +134,8 @@ class _Bench:
         made = plan(recipe)
         self.recipe = recipe
         self.program, self.data = made.original, made.data
-        self.metric = find_metric(recipe.metric or "")
+        assert recipe.metric is not None
+        self.metric = find_metric(recipe.metric, made.original)
         context = Context(made.original, made.data, made.device, made.seed)
         torch.manual_seed(made.seed)
         self.probes: dict[str, Mapping[str, Callable[[float], Program]]] = {}
@@ -157,10 +158,7 @@ class _Bench:
         return self.value(self.probes[title][name](ratio))
 
     def value(self, program: Program) -> float:
-        found = float(self.metric(program, self.data[DATA]()))
-        if found != found:
-            raise GraphError("the metric is not a number", where="metric")
-        return found
+        return self.metric(program, self.data[DATA]())
 
 
 class _Known:

@@ -62,6 +62,11 @@ def _places(analysis: Analysis, axes: Sequence[Axis]) -> Iterator[tuple[Node, Ax
                         yield node, axis, dim
 
 
+def repeat_heads(key: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+    """Keys or values ``[..., groups, tokens, size]``, each repeated for the heads of ``query`` that share it."""
+    return key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
+
+
 def _weights(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -75,7 +80,7 @@ def _weights(
 ) -> torch.Tensor:
     """Attention weights ``[..., heads, queries, keys]`` of ``scaled_dot_product_attention``."""
     if enable_gqa:
-        key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
+        key = repeat_heads(key, query)
     logits = query @ key.transpose(-1, -2) * (scale if scale is not None else 1 / math.sqrt(query.shape[-1]))
     if causal:
         logits = logits.masked_fill(

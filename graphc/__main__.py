@@ -1,0 +1,5 @@
+"""``python -m graphc``: the command line, for launchers that start a module."""
+
+from graphc.cli import main
+
+main()

@@ -1,0 +1,10 @@
+"""Processes: which of several, started together by a launcher, this one is."""
+
+from __future__ import annotations
+
+import os
+
+
+def is_first() -> bool:
+    """Is this the only process, or the one of rank 0 among those that ``torchrun`` or ``accelerate launch`` started?"""
+    return int(os.environ.get("RANK", "0")) == 0

@@ -1,0 +1,93 @@
+"""Feed: batches in a fixed order that an interrupted training finds again, shared among processes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Sized
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from graphc.errors import RecipeError
+from graphc.ir.program import Program
+from graphc.pipeline.batches import Batch, fed
+
+SEEDS = 2**32
+"""How many numpy has."""
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Batches for training.
+
+    What a loader draws (an order, a crop) follows from the seed and the epoch alone, so that an
+    interrupted epoch can be gone through again up to where it was. Every process reads all batches
+    and takes its share of each, so that training does not depend on how many there are.
+
+    Attributes:
+        program: what the batches go into.
+        load: gives the batches of an epoch.
+        seed: of what the loader draws.
+        labels: the name of the labels in batches that are mappings; None for the usual ones.
+        rank, world: which process of how many.
+        device: where batches go.
+    """
+
+    program: Program
+    load: Callable[[], Iterable[Any]]
+    seed: int
+    labels: str | None = None
+    rank: int = 0
+    world: int = 1
+    device: torch.device | str = "cpu"
+
+    def epoch(self, number: int, skip: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from some batch on.
+
+        Raises:
+            RecipeError: a batch does not fit the program or is smaller than the number of processes,
+                or there is none.
+        """
+        seed_all(self.seed + 7919 * (number + 1))
+        seen = 0
+        for given in self.load():
+            seen += 1
+            if seen > skip:
+                yield self._share(fed(self.program, given, self.device, self.labels))
+        if not seen:
+            hint = "a loader must give at least one batch each time; a generator gives its batches only once: "
+            raise RecipeError("the data is empty", where="data", hint=hint + "give a function that makes one")
+
+    def length(self) -> int:
+        """Batches in an epoch: what the loader says, or counted by going through it once."""
+        loader = self.load()
+        if isinstance(loader, Sized):
+            return len(loader)
+        seed_all(self.seed + 7919)
+        return sum(1 for _ in loader)
+
+    def _share(self, batch: Batch) -> Batch:
+        """This process's part of a batch."""
+        if self.world == 1:
+            return batch
+        if batch.size < self.world:
+            what = f"a batch has {batch.size} samples and there are {self.world} processes"
+            raise RecipeError(what, where="data", hint="make batches larger, or drop the last one (drop_last)")
+        rows = torch.arange(batch.size).tensor_split(self.world)[self.rank].to(self.device)
+
+        def mine(value: Any) -> Any:
+            whole = isinstance(value, torch.Tensor) and value.dim() and len(value) == batch.size
+            return value.index_select(0, rows) if whole else value
+
+        args, kwargs, labels = pytree.tree_map(mine, (batch.args, dict(batch.kwargs), batch.labels))
+        return replace(batch, args=args, kwargs=kwargs, labels=labels, size=len(rows))
+
+
+def seed_all(seed: int) -> None:
+    """Seed torch, numpy and random."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % SEEDS)
+    random.seed(seed)
