@@ -14,6 +14,7 @@ from graphc.ir.verify import verify
 from graphc.measure import benchmark, compare, cost
 from graphc.pipeline.base import Context, Pass
 from graphc.pipeline.run import Compilation, compile
+from graphc.pipeline.tokens import TokenBatches, write_tokens
 from graphc.rules import rule
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "GraphError",
     "Pass",
     "Program",
+    "TokenBatches",
     "benchmark",
     "capture",
     "capture_part",
@@ -46,4 +48,5 @@ __all__ = [
     "slice",
     "to_module",
     "verify",
+    "write_tokens",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import get_args
 
@@ -57,7 +58,7 @@ def find_blocks(program: Program) -> list[str]:
     exits = {path: [node for node in find_exits(regions[path]) if node in learned] for path in regions}
     order = {node: i for i, node in enumerate(program.graph.nodes)}
     numbered = [path for path in regions if stack_of(path) != path and len(exits[path]) == 1]
-    outer = {path.rpartition(".")[0] for path in regions}
+    outer = {path[: dot.start()] for path in regions for dot in re.finditer(r"\.", path)}
     several = Counter(map(_level, numbered))
     for plain, whole, many in _PREFERRED:
         found = [

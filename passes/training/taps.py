@@ -88,7 +88,8 @@ def find_learned(program: Program) -> set[Node]:
             for found in (inputs, weights, learned):
                 if not found.isdisjoint(sources):
                     found.add(node)
-            if node in inputs and node in weights and name not in _TOGETHER:
+            table = any(source in weights and source not in inputs for source in sources)
+            if node in inputs and table and name not in _TOGETHER:
                 learned.add(node)
     return learned
 
@@ -103,16 +104,25 @@ def packet(node: Node) -> str:
 
 
 def find_exits(region: Sequence[Node]) -> list[Node]:
-    """The tensors of a region that are used outside, in graph order; of a tuple its first tensor."""
+    """The tensors of a region that are used outside, in graph order; of a tuple the first that is."""
     inside = set(region)
-    exits: dict[Node, None] = {}
+    exits: dict[Node, Node] = {}
     for node in region:
-        if all(user in inside for user in node.users):
-            continue
-        first = _first_part(node) if node.target is operator.getitem or _gives_several(node) else node
-        if isinstance(first.meta.get("val"), torch.Tensor):
-            exits[first] = None
-    return list(exits)
+        outside = [user for user in node.users if user not in inside]
+        if isinstance(node.meta.get("val"), (list, tuple)):
+            parts = [user for user in outside if user.target is operator.getitem]
+        else:
+            parts = [node] if outside else []
+        for part in parts:
+            whole = part.args[0] if part.target is operator.getitem else part
+            if isinstance(part.meta.get("val"), torch.Tensor) and isinstance(whole, Node):
+                exits[whole] = min(exits.get(whole, part), part, key=_place)
+    return list(exits.values())
+
+
+def _place(node: Node) -> int:
+    """Of what is taken out of a tuple its place there."""
+    return int(node.args[1]) if node.target is operator.getitem else 0  # type: ignore[arg-type] # an index
 
 
 def _leaving(program: Program, path: str, region: Sequence[Node]) -> Node:
@@ -122,15 +132,3 @@ def _leaving(program: Program, path: str, region: Sequence[Node]) -> Node:
     if not chosen:
         raise RecipeError(f"no tensor leaves the module {path!r}", hint="name a module around it or one within")
     return chosen[-1]
-
-
-def _gives_several(node: Node) -> bool:
-    return isinstance(node.meta.get("val"), (list, tuple))
-
-
-def _first_part(node: Node) -> Node:
-    """The first tensor that is taken out of a tuple; of a node that gives none, the node."""
-    whole = node.args[0] if node.target is operator.getitem else node
-    assert isinstance(whole, Node)
-    parts = [user for user in whole.users if user.target is operator.getitem]
-    return min(parts, key=lambda user: int(user.args[1]), default=node)  # type: ignore[arg-type] # the index
