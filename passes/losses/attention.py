@@ -15,7 +15,7 @@ from graphc.pipeline.objective import channel_dim, precise
 from ..importance.attention import repeat_heads
 from .divergence import kl
 from .loss import OfFeatures, Reads, Seen
-from .pairs import PositionLoss, average, fitting, no_pair, pooled, precise_pair, unit
+from .pairs import PositionLoss, average, fitting, no_pair, pooled, precise_pair, product, unit
 
 Relation = Literal["qk", "qq", "kk", "vv"]
 
@@ -79,7 +79,7 @@ class AttentionRelation(PositionLoss, OfFeatures):
         student, teacher = (self._heads(side) for side in (seen.student, seen.teacher))
         total = student["q"].new_zeros(())
         for a, b in self.relations:
-            scores = [side[a] @ side[b].transpose(2, 3) / math.sqrt(side[a].shape[3]) for side in (teacher, student)]
+            scores = [_scores(side[a], side[b]) for side in (teacher, student)]
             if scores[0].shape != scores[1].shape:
                 why = f"the relation {a}{b} has other heads or tokens"
                 hint = "where heads differ, set relation_heads to a number that divides the widths of both"
@@ -108,6 +108,11 @@ class AttentionRelation(PositionLoss, OfFeatures):
             what = f"the loss {self.type} cannot split them into {self.relation_heads} heads"
             raise RecipeError(what, where=f"loss {self.type}", why=why, hint="relation_heads must divide both widths")
         return joined.reshape(*joined.shape[:2], self.relation_heads, -1).transpose(1, 2)
+
+
+def _scores(first: Tensor, second: Tensor) -> Tensor:
+    """Scaled products, ``[batch, heads, tokens, tokens]``."""
+    return product(first, second.transpose(2, 3)) / math.sqrt(first.shape[3])
 
 
 def _logs(scores: Tensor, mask: Tensor | None) -> Tensor:

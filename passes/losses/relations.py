@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .loss import Loss, OfFeatures, Seen
-from .pairs import fitting, no_pair, precise_pair, unit
+from .pairs import fitting, no_pair, precise_pair, product, unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class Similarity(OfFeatures):
         Raises:
             RecipeError: there is one sample only.
         """
-        student, teacher = (unit(value @ value.T, 1) for value in _vectors(seen, self, 2))
+        student, teacher = (unit(product(value, value.T), 1) for value in _vectors(seen, self, 2))
         return (student - teacher).square().mean()
 
 
@@ -108,4 +108,4 @@ def _distances(value: Tensor) -> Tensor:
 def _angles(value: Tensor) -> Tensor:
     """Cosines of the angles at j, ``[batch (j), batch (i), batch (k)]``."""
     edges = unit(value[None] - value[:, None], 2)
-    return edges @ edges.transpose(1, 2)
+    return product(edges, edges.transpose(1, 2))

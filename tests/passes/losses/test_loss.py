@@ -135,6 +135,15 @@ def test_half_precision_is_computed_in_float32(name: str) -> None:
     assert float(found) == pytest.approx(float(exact), rel=1e-5)
 
 
+@pytest.mark.parametrize("name", list(CASES))
+def test_autocast_takes_no_precision(name: str) -> None:
+    loss, seen = CASES[name]
+    single = part(seen, lambda v: v.float() if v.is_floating_point() else v)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = float(loss(single))
+    assert found == float(loss(single))
+
+
 @pytest.mark.parametrize("name", [n for n in CASES if CASES[n][1].mask is not None and CASES[n][0].type != "token-kl"])
 def test_padding_does_not_matter(name: str) -> None:
     loss, seen = CASES[name]
