@@ -17,9 +17,9 @@ from .taps import find_learned, packet
 
 aten = torch.ops.aten
 PRODUCT = (aten.matmul.default, aten.bmm.default)
-"""Products of two values, the first of which has the rows."""
+"""Products whose first two operands are multiplied, rows of the first with columns of the second."""
 OTHER_PRODUCT = (aten.einsum.default, aten.baddbmm.default)
-"""Products whose operands are not read off; baddbmm but for its added term."""
+"""Other products: of baddbmm the operands come after an added term, of einsum they are not read off."""
 LAYOUT = (
     "to",
     "_to_copy",
