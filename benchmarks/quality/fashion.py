@@ -5,11 +5,14 @@ from __future__ import annotations
 import gzip
 import struct
 import time
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -78,32 +81,48 @@ class ResNet(nn.Module):
 Model = Callable[[Tensor], Tensor]
 
 
+@dataclass(frozen=True)
+class Batches:
+    """Batches of 128 in a new order each time, shifted by up to two pixels, mirrored half of the time.
+
+    Attributes:
+        images: what is left over after the last whole batch is left out.
+        generator: draws the order, and one shift a batch; by default torch's own.
+    """
+
+    images: Images
+    generator: torch.Generator | None = None
+
+    def __len__(self) -> int:
+        return len(self.images[0]) // 128
+
+    def __iter__(self) -> Iterator[Images]:
+        x, y = self.images
+        order = torch.randperm(len(x), generator=self.generator)
+        for picked in order[: 128 * len(self)].split(128):
+            yield self._augmented(x[picked]), y[picked]
+
+    def _augmented(self, x: Tensor) -> Tensor:
+        dx, dy = (int(v) for v in torch.randint(-2, 3, (2,), generator=self.generator))
+        mirrored = torch.rand(len(x), generator=self.generator) < 0.5
+        return torch.where(mirrored[:, None, None, None], x.flip(3), x).roll((dx, dy), (2, 3))
+
+
 def train(
     model: Model, parameters: Iterator[nn.Parameter], images: Images, epochs: int, rate: float, seed: int
 ) -> float:
-    """SGD with momentum and a cosine schedule, shifted and mirrored images; gives the seconds of the processor."""
-    x, y = images
-    generator = torch.Generator().manual_seed(seed)
+    """SGD with momentum and a cosine schedule; gives the seconds of the processor."""
+    batches = Batches(images, torch.Generator().manual_seed(seed))
     optimizer = torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=5e-4, nesterov=True)
-    steps = epochs * (len(x) // 128)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(batches))
     start = time.process_time()
     for _ in range(epochs):
-        order = torch.randperm(len(x), generator=generator)
-        for i in range(0, len(x) - 127, 128):
-            picked = order[i : i + 128]
+        for x, y in batches:
             optimizer.zero_grad()
-            F.cross_entropy(model(_augmented(x[picked], generator)), y[picked]).backward()
+            F.cross_entropy(model(x), y).backward()
             optimizer.step()
             schedule.step()
     return time.process_time() - start
-
-
-def _augmented(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Shifted by up to two pixels, mirrored half of the time; one shift a batch."""
-    dx, dy = (int(v) for v in torch.randint(-2, 3, (2,), generator=generator))
-    mirrored = torch.rand(len(x), generator=generator) < 0.5
-    return torch.where(mirrored[:, None, None, None], x.flip(3), x).roll((dx, dy), (2, 3))
 
 
 def accuracy(model: Model, images: Images) -> float:
@@ -111,3 +130,43 @@ def accuracy(model: Model, images: Images) -> float:
     x, y = images
     with torch.no_grad():
         return float(torch.cat([model(part).argmax(1) for part in x.split(500)]).eq(y).double().mean())
+
+
+def teacher(path: Path, folder: Path, epochs: int, console: Console) -> float:
+    """Train the network, unless the file is there; its accuracy on the test images."""
+    if not path.exists():
+        torch.manual_seed(0)
+        model = ResNet().train()
+        console.print(f"training the network, {epochs} epochs")
+        train(model, model.parameters(), read(folder, "train"), epochs, 0.1, 0)
+        temporary = path.with_suffix(".part")
+        torch.save(model.state_dict(), temporary)
+        temporary.replace(path)
+    return accuracy(load(path), read(folder, "t10k"))
+
+
+def load(path: Path) -> ResNet:
+    """The trained network."""
+    model = ResNet()
+    model.load_state_dict(torch.load(path, weights_only=True))
+    return model.eval()
+
+
+def arguments(doc: str | None) -> ArgumentParser:
+    """Options of every benchmark on these images."""
+    parser = ArgumentParser(description=doc, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--teacher-epochs", type=int, default=4)
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--data", type=Path, default=FOLDER, help="folder of the four .gz files")
+    parser.add_argument("--out", type=Path, default=Path("quality"))
+    return parser
+
+
+def given(parser: ArgumentParser) -> Namespace:
+    """The options on the command line, once the data is found; makes the folder for results."""
+    options = parser.parse_args()
+    if not (options.data / "train-images-idx3-ubyte.gz").exists():
+        parser.error(f"the data is not in {options.data}: {PACKAGE}")
+    options.out.mkdir(parents=True, exist_ok=True)
+    return options

@@ -12,26 +12,21 @@ Exit code 1 if graphc's best is worse than the peer's best by more than the spre
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from graphc.passes import PruneFilters
 from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 
 import graphc
-from benchmarks import tables
-from benchmarks.quality.fashion import FOLDER, PACKAGE, Images, Model, ResNet, accuracy, read, train
+from benchmarks.quality.fashion import Images, Model, ResNet, accuracy, arguments, given, load, read, teacher, train
+from benchmarks.quality.study import conclude, outcomes
 from benchmarks.soundness import macs_of
 from graphc.measure.environment import environment
 
@@ -73,13 +68,6 @@ class Setting:
     images: int
     epochs: int
     rate: float = 0.02
-
-
-def load(path: Path) -> ResNet:
-    """The trained network."""
-    model = ResNet()
-    model.load_state_dict(torch.load(path, weights_only=True))
-    return model.eval()
 
 
 def run(cell: Cell, setting: Setting) -> Outcome:
@@ -164,20 +152,6 @@ def cells(seeds: int) -> Iterator[Cell]:
             yield from (Cell("torch-pruning", name, share, seed) for name in THEIRS)
 
 
-def teacher(setting: Setting, epochs: int, console: Console) -> float:
-    """Train the network, unless it is there; its accuracy."""
-    test = read(setting.folder, "t10k")
-    if not setting.teacher.exists():
-        torch.manual_seed(0)
-        model = ResNet().train()
-        console.print(f"training the network, {epochs} epochs")
-        train(model, model.parameters(), read(setting.folder, "train"), epochs, 0.1, 0)
-        temporary = setting.teacher.with_suffix(".part")
-        torch.save(model.state_dict(), temporary)
-        temporary.replace(setting.teacher)
-    return accuracy(load(setting.teacher), test)
-
-
 def rows(found: dict[Cell, Outcome]) -> list[list[str]]:
     """A line a tool, criterion and budget: means over the seeds, and the spread (standard deviation) of the last."""
     groups: dict[tuple[str, str, float], list[Outcome]] = {}
@@ -215,51 +189,21 @@ def claims(found: dict[Cell, Outcome]) -> dict[str, bool]:
 
 def main() -> int:
     """Print the table; 1 if a claim does not hold, 2 if something is not installed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser = arguments(__doc__)
     parser.add_argument("--images", type=int, default=12_800, help="training images after pruning")
     parser.add_argument("--epochs", type=int, default=1, help="times that they are gone through")
-    parser.add_argument("--teacher-epochs", type=int, default=4)
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--data", type=Path, default=FOLDER, help="folder of the four .gz files")
-    parser.add_argument("--out", type=Path, default=Path("quality"))
-    options = parser.parse_args()
-    if not (options.data / "train-images-idx3-ubyte.gz").exists():
-        parser.error(f"the data is not in {options.data}: {PACKAGE}")
+    options = given(parser)
     console = Console(width=140)
     console.print(
         environment(), f"{options.images} images, {options.epochs} epochs after pruning, {options.seeds} seeds"
     )
-    options.out.mkdir(parents=True, exist_ok=True)
     setting = Setting(options.out / "fashion_resnet.pt", options.data, options.images, options.epochs)
-    whole = teacher(setting, options.teacher_epochs, console)
-    console.print(f"the whole network: {whole:.2%}")
+    whole = f"the whole network: {teacher(setting.teacher, options.data, options.teacher_epochs, console):.2%}"
+    console.print(whole)
     file = options.out / "fashion_mnist.jsonl"
-    found = {Cell(**c): Outcome(**o) for c, o in map(json.loads, _lines(file))}
-    todo = [cell for cell in cells(options.seeds) if cell not in found]
-    with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool, file.open("a", encoding="utf-8") as out:
-        results = pool.map(run, todo, [setting] * len(todo))
-        for cell, one in zip(todo, track(results, "cells", len(todo), console=console), strict=True):
-            found[cell] = one
-            out.write(json.dumps([asdict(cell), asdict(one)]) + "\n")
-            out.flush()
-    table = Table(*COLUMNS)
-    for row in rows(found):
-        table.add_row(*row)
-    console.print(table)
-    judged = claims(found)
-    notes = [
-        f"the whole network: {whole:.2%}",
-        *(f"{c}: {'holds' if g else 'DOES NOT HOLD'}" for c, g in judged.items()),
-    ]
-    for note in notes:
-        console.print(note, markup=False)
-    tables.write("fashion_mnist", COLUMNS, rows(found), notes, options.out)
-    return 0 if all(judged.values()) else 1
-
-
-def _lines(file: Path) -> list[str]:
-    return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    work = partial(run, setting=setting)
+    found = outcomes(cells(options.seeds), work, (Cell, Outcome), file, options.jobs, console)
+    return conclude("fashion_mnist", COLUMNS, rows(found), [whole], claims(found), options.out, console)
 
 
 if __name__ == "__main__":
