@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -186,8 +186,9 @@ class PruneAxes(Scored):
             allowed = {kind: now[kind] + (limit - now[kind]) * done for kind, limit in first.items()}
             sizes = self.sized(analysis, ranking, full, done, allowed)
             program = slice(program, ranking.keep(sizes))
+            name = f"{self.title}-{step}"
             for stage in self.stages():
-                program = apply(stage, program, context, [f"step {step} of {self.title}"])
+                program = apply(stage, program, _within(context, name), [f"step {step} of {self.title}"])
             if self.iterative_steps > 1:
                 context.progress(step, self.iterative_steps, self.title)
         return program
@@ -272,6 +273,11 @@ class PruneAxes(Scored):
         ]
         figures = {kind: {"asked": limit, "reached": reached[kind]} for kind, limit in asked.items()}
         return {"says": says, "constraints": figures}
+
+
+def _within(context: Context, name: str) -> Context:
+    """A context for a stage of a step: it keeps its checkpoints apart from those of other steps."""
+    return replace(context, run_dir=context.run_dir / name if context.run_dir is not None else None)
 
 
 def names_of(axis: Axis) -> list[str]:

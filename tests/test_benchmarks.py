@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from argparse import Namespace
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
+from graphc.passes.losses import LOSSES
+from rich.console import Console
 
 pytest.importorskip("transformers", reason="pip install 'graphc[transformers]'")
 pytest.importorskip("torchvision", reason="pip install 'graphc[vision]'")
 
 from benchmarks import analysis, detection, growth, models, soundness, tables, writeback
 from benchmarks.peers import pruning, pruning_speed
-from benchmarks.quality import fashion, fashion_mnist
+from benchmarks.quality import fashion, fashion_mnist, fashion_mnist_distill, study
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "shufflenet_v2_x1_0"])
@@ -138,3 +142,55 @@ def test_the_best_of_each_tool_are_compared() -> None:
     assert all(fashion_mnist.claims(found(0.8)).values())
     assert not any(fashion_mnist.claims(found(0.79)).values())
     assert [row[1] for row in fashion_mnist.rows(found(0.9))[:3]] == ["gate", "l1", "l1"]
+
+
+@pytest.mark.parametrize("training", ["finetune", "hint", "rkd-angle", "kl + attention-transfer"])
+def test_distillation_on_fashion_mnist(training: str, tmp_path: Path) -> None:
+    pytest.importorskip("accelerate", reason="pip install 'graphc[train]'")
+    torch.manual_seed(0)
+    model = fashion.ResNet(8).eval()
+    images = torch.randn(128, 1, 28, 28), torch.randint(0, 10, (128,))
+    cell = fashion_mnist_distill.Cell(training, 128, 1, 0)
+    found = fashion_mnist_distill.outcome(
+        cell, model, images, images, fashion_mnist_distill.Setting(tmp_path, tmp_path)
+    )
+    assert 0.15 < found.macs <= 0.25
+    assert found.params < 0.5
+    assert 0 <= found.accuracy <= 1
+
+
+def test_each_loss_of_classifiers_has_a_row() -> None:
+    cells = [fashion_mnist_distill.Cell(name, 128, 1, 0) for name in fashion_mnist_distill.ROWS]
+    used = {loss.type for cell in cells for loss in fashion_mnist_distill.training(cell, 0.02).terms()}
+    own = {name for name, kind in LOSSES.items() if kind.__module__.startswith("graphc.passes.")}
+    assert used == own - {"mse", "token-kl", "attention-relation"}
+
+
+def test_the_long_training_decides_about_distillation() -> None:
+    def found(kl: float) -> dict[fashion_mnist_distill.Cell, fashion_mnist_distill.Outcome]:
+        return {
+            fashion_mnist_distill.Cell(name, images, 1, seed): fashion_mnist_distill.Outcome(0.25, 0.25, share, 1.0)
+            for images, others in ((256, 0.8), (128, 0.99))
+            for seed in (0, 1)
+            for name, share in (("finetune", others), ("kl", kl if images == 256 else 0.1))
+        }
+
+    def held(kl: float) -> list[bool]:
+        return list(fashion_mnist_distill.claims(found(kl), (256, 1), 0.85).values())
+
+    assert [held(kl) for kl in (0.845, 0.81, 0.79)] == [[True, True], [True, False], [False, False]]
+    rows = fashion_mnist_distill.rows(found(0.845), 0.85)
+    assert [row[0] for row in rows] == ["kl", "finetune", "finetune", "kl"]
+    assert rows[0][1:] == [
+        "0.9 kl (temperature 4.0) + 0.1 cross-entropy", "256", "1", "84.50%", "0.00%", "0.50", "1",
+    ]  # fmt: skip
+
+
+def test_cells_that_are_done_are_not_run_again(tmp_path: Path) -> None:
+    cells = [fashion_mnist.Cell("graphc", name, 0.5, 0) for name in ("l1", "l2")]
+    known, file = replace(cells[0], seed=7), tmp_path / "cells.jsonl"
+    file.write_text(json.dumps([asdict(cells[0]), asdict(known)]) + "\n")
+    kinds = (fashion_mnist.Cell, fashion_mnist.Cell)
+    found = study.outcomes(cells, copy.copy, kinds, file, 1, Console(quiet=True))
+    assert found == {cells[0]: known, cells[1]: cells[1]}
+    assert len(file.read_text().splitlines()) == 2

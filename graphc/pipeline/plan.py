@@ -18,7 +18,7 @@ from graphc.ir.program import Program
 from graphc.pipeline.base import Data, Pass, missing_data
 from graphc.pipeline.evaluation import DATA
 from graphc.pipeline.metrics import find_metric
-from graphc.pipeline.recipe import Bench, Recipe
+from graphc.pipeline.recipe import Bench, Recipe, check_names
 from graphc.pipeline.targets import call_target, find_target, load_model
 
 
@@ -60,13 +60,9 @@ def plan(recipe: Recipe, output_dir: str | Path | None = None, device: str = "cp
         GraphError: a name, option, target or place to write is wrong, or the model cannot be captured.
     """
     passes = recipe.make_passes()
-    check_data(passes, recipe.data)
-    check_references(passes)
-    check_outputs(recipe.emit, recipe.opset_version, output_dir)
-    check_resume(resume, output_dir)
+    check(passes, recipe.data, recipe.emit, recipe.opset_version, output_dir, recipe.metric, resume)
     for name, spec in recipe.data.items():
         find_target(spec.target, f"data.{name}")
-    check_metric(recipe.metric, recipe.data)
     return Plan(
         original=captured(recipe),
         passes=tuple(passes),
@@ -110,6 +106,29 @@ def captured(recipe: Recipe) -> Program:
     return capture(model, (), {} if isinstance(model, ExportedProgram) else recipe.inputs(), dynamic=recipe.dynamic)
 
 
+def check(
+    passes: Sequence[Pass],
+    data: Collection[str],
+    emit: Sequence[str],
+    opset_version: int | None,
+    output_dir: str | Path | None,
+    metric: str | None,
+    resume: bool,
+) -> None:
+    """Everything that can be seen before the model is captured.
+
+    Raises:
+        GraphError: names of passes, data, references, the metric, or a place to write are wrong.
+    """
+    check_names(passes)
+    check_data(passes, data)
+    check_references(passes)
+    check_metric(metric, data)
+    check_outputs(emit, opset_version, output_dir)
+    if resume and output_dir is None:
+        raise RecipeError("there is nothing to resume from", where="resume", hint="give output_dir (-o FOLDER)")
+
+
 def check_data(passes: Sequence[Pass], data: Collection[str]) -> None:
     """See that every pass has the data that it reads, before any work.
 
@@ -147,16 +166,6 @@ def check_references(passes: Sequence[Pass]) -> None:
                 hint = nearest(name, earlier) if earlier else "it is the first pass"
                 what = f"the pass {item.title} refers to {name!r}, which is no pass before it"
                 raise RecipeError(what, where=f"passes[{i}]", hint=hint)
-
-
-def check_resume(resume: bool, output_dir: str | Path | None) -> None:
-    """See that there is a place to go on from.
-
-    Raises:
-        RecipeError: there is none.
-    """
-    if resume and output_dir is None:
-        raise RecipeError("there is nothing to resume from", where="resume", hint="give output_dir (-o FOLDER)")
 
 
 def check_outputs(names: Sequence[str], opset_version: int | None, output_dir: str | Path | None) -> None:

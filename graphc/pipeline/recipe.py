@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class Recipe(_Strict):
     )
     dynamic: dict[str, dict[int, str]] | None = Field(default=None, description="Dims that vary, by input.")
     data: dict[str, Target] = Field(default_factory=dict, description="Loaders by name: train, calibration, eval.")
-    metric: str | None = Field(default=None, description="accuracy, or a target.")
+    metric: str | None = Field(default=None, description="accuracy, top-5, f1, perplexity, cosine, or a target.")
     seed: int = Field(default=0, description="Seed of everything random.")
     passes: list[dict[str, Any]] = Field(default_factory=list, description="Passes in the order in which they run.")
     emit: list[str] = Field(default_factory=list, description="Files to write: .onnx, .pt2, or a folder.")
@@ -100,7 +100,7 @@ class Recipe(_Strict):
         return {name: make_input(name, spec, generator) for name, spec in self.example_inputs.items()}
 
 
-def check_names(passes: list[Pass]) -> None:
+def check_names(passes: Sequence[Pass]) -> None:
     """Names of passes must differ, so that reports can speak of them.
 
     Raises:

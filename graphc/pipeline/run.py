@@ -21,19 +21,9 @@ from graphc.pipeline.base import Context, Data, Pass
 from graphc.pipeline.evaluation import DATA, Evaluator
 from graphc.pipeline.latency import Latency, time_artifact, time_programs
 from graphc.pipeline.metrics import find_metric
-from graphc.pipeline.plan import (
-    Plan,
-    check_data,
-    check_metric,
-    check_outputs,
-    check_references,
-    check_resume,
-    emit_options,
-    loader,
-    plan,
-)
+from graphc.pipeline.plan import Plan, check, emit_options, loader, plan
 from graphc.pipeline.processes import is_first
-from graphc.pipeline.recipe import Bench, Recipe, check_names, read_recipe
+from graphc.pipeline.recipe import Bench, Recipe, read_recipe
 from graphc.pipeline.targets import Model
 
 Watch = Callable[[str, Any], None]
@@ -101,18 +91,12 @@ def compile(
     if isinstance(model, (str, Path, Mapping, Recipe)):
         recipe = model if isinstance(model, Recipe) else read_recipe(model)
         return run(plan(recipe, output_dir, device, resume), watch)
-    check_outputs(emit, opset_version, output_dir)
-    check_resume(resume, output_dir)
-    check_names(list(passes))
-    check_data(passes, data or {})
-    check_references(passes)
-    check_metric(metric, data or {})
+    check(passes, data or {}, emit, opset_version, output_dir, metric, resume)
     original = model if isinstance(model, Program) else capture(model, args, kwargs, dynamic=dynamic)
-    loaders = {name: loader(value) for name, value in (data or {}).items()}
     made = Plan(
         original=original,
         passes=tuple(passes),
-        data=loaders,
+        data={name: loader(value) for name, value in (data or {}).items()},
         emit=tuple(emit),
         opset_version=opset_version,
         output_dir=Path(output_dir) if output_dir is not None else None,

@@ -57,8 +57,9 @@ class TokenBatches:
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         """The batches of an epoch."""
         order = torch.randperm(self.windows) if self.shuffle else torch.arange(self.windows)
-        for chosen in order.split(self.batch):
-            rows = [self.ids[i * self.tokens : (i + 1) * self.tokens].astype(np.int64) for i in chosen.tolist()]
+        for first in range(0, self.windows, self.batch):
+            chosen = order[first : first + self.batch].tolist()
+            rows = [self.ids[i * self.tokens : (i + 1) * self.tokens].astype(np.int64) for i in chosen]
             ids = torch.from_numpy(np.stack(rows))
             yield {"input_ids": ids, "labels": ids} | ({"attention_mask": torch.ones_like(ids)} if self.mask else {})
 

@@ -25,7 +25,7 @@ from .feed import Feed
 from .log import Log, make_log
 from .optimisation import make_optimizer, make_schedule
 from .settings import Settings
-from .stage import Stage, Teachings, counts
+from .stage import Stage, Teachings
 
 Teach = Callable[[Batch], Teachings]
 
@@ -159,7 +159,7 @@ class Loop:
     def _factors(self, group: Sequence[Batch]) -> list[list[float]]:
         """What the terms of each batch are multiplied by, so that the step has the mean over all of them."""
         terms = self.stage.terms
-        own = torch.tensor([counts(terms, self.stage.contract, batch) for batch in group], dtype=torch.float64)
+        own = torch.tensor([self.stage.counts(batch) for batch in group], dtype=torch.float64)
         total = own.sum(0)
         if self.feed.world > 1:
             total = self.accelerator.reduce(total.to(self.accelerator.device), "sum").to(own.device)

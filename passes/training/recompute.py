@@ -62,7 +62,7 @@ def recomputed(module: GraphModule, program: Program) -> GraphModule:
     made = GraphModule(module, graph)
     nodes = {node.name: node for node in graph.nodes}
     spans = [_between(nodes[entry], nodes[leave]) for entry, leave in found]
-    partitions = [dict.fromkeys(span, i) for i, span in enumerate(spans)]
+    partitions: list[dict[Node, int | None]] = [dict.fromkeys(span, i) for i, span in enumerate(spans)]
     fuse_by_partitions(made, partitions, prefix=PREFIX)
     for i in range(len(partitions)):
         made.add_module(f"{PREFIX}{i}", _Recomputed(made.get_submodule(f"{PREFIX}{i}")))

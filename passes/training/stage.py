@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,8 @@ from graphc.ir.program import Program
 from graphc.pipeline.batches import Batch
 
 from ..losses import Seen
-from .terms import Reader, Term
+from ..losses.pairs import fitting
+from .terms import Place, Reader, Term
 
 MASK = "attention_mask"
 """The input that says which tokens are padding, by the name that Hugging Face's models give it."""
@@ -37,6 +37,7 @@ class Stage(nn.Module):
         self.reader = Reader(program, [place for term in terms for place in term.student])
         self.student = self.reader.module
         self.projections = nn.ModuleDict()
+        self.by_token = [False] * len(self.terms)
         self.contract = program.contract
 
     def read(self, batch: Batch) -> Teachings:
@@ -68,17 +69,29 @@ class Stage(nn.Module):
             found.append(total * factors[i])
         return torch.stack(found)
 
+    def counts(self, batch: Batch) -> list[float]:
+        """How many entries the mean of each term is over."""
+        mask = padding(self.contract, batch)
+        return [
+            term.loss.count(batch.labels, mask if tokens else None, batch.size)
+            for term, tokens in zip(self.terms, self.by_token, strict=True)
+        ]
+
     def _project(self, name: str, value: Tensor) -> Tensor:
         projected: Tensor = self.projections[name](value) if name in self.projections else value
         return projected
 
-    def size_projections(self, own: Teachings, teacher: Teachings) -> None:
-        """Make a projection wherever a loss wants both sides of one size and they are not.
+    def fit(self, batch: Batch, own: Teachings, teacher: Teachings) -> None:
+        """See from a first batch which terms are over tokens, and make projections.
+
+        There is one wherever a loss wants both sides of one size and they are not.
 
         Raises:
             RecipeError: values differ by more than one dim.
         """
+        mask = padding(self.contract, batch)
         for i, term in enumerate(self.terms):
+            self.by_token[i] = by_token(own[i][0][0], mask, term.student[0])
             if not term.loss.fits:
                 continue
             for j, (mine, other) in enumerate(zip(own[i], teacher[i], strict=True)):
@@ -128,12 +141,8 @@ def padding(contract: Contract, batch: Batch) -> Tensor | None:
     return value != 0 if isinstance(value, Tensor) and value.dim() == 2 else None
 
 
-def counts(terms: Sequence[Term], contract: Contract, batch: Batch) -> list[float]:
-    """How many entries the mean of each term is over."""
-    mask = padding(contract, batch)
-    return [term.loss.count(batch.labels, mask, batch.size) for term in terms]
-
-
-def weighted(terms: Sequence[Term], values: Tensor) -> Mapping[str, Any]:
-    """The value of each term by name, as plain numbers."""
-    return {term.name: float(value) for term, value in zip(terms, values, strict=True)}
+def by_token(value: Tensor, mask: Tensor | None, place: Place) -> bool:
+    """Is a value of masked tokens: ``[batch, tokens, channels]``, or ``[batch, heads, tokens, size]`` of attention?"""
+    if place.attention is not None:
+        return mask is not None and value.shape[2] == mask.shape[1]
+    return fitting(mask, value.shape) is not None

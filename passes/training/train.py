@@ -184,7 +184,7 @@ def rehearse(
     seed_all(seed)
     teachings = teach(batch)
     with torch.no_grad():
-        stage.size_projections(stage.read(batch), teachings)
+        stage.fit(batch, stage.read(batch), teachings)
     values = stage(batch, teachings, [1.0] * len(stage.terms))
     if not values.requires_grad:
         raise GraphError("no loss depends on a parameter that is trained", where=f"pass {title}")

@@ -124,7 +124,7 @@ def test_passes_take_it_as_importance(tmp_path: Path) -> None:
     ("change", "words"),
     [
         ({"metric": None}, "needs a metric"),
-        ({"data": {}}, "needs data to take the metric on"),
+        ({"data": {}}, "the metric needs data called 'eval'"),
         ({"metric": "acuracy"}, "did you mean 'accuracy'"),
         (
             {"passes": [{"type": "recalibrate"}], "data": {**RECIPE["data"], "calibration": RECIPE["data"]["eval"]}},
