@@ -1,9 +1,9 @@
 """The pass library: one pass, one file. Importable as ``graphc.passes``."""
 
 from .distill import Distill
-from .during import Hook
+from .during import Actions, Hook
 from .finetune import Finetune
-from .losses import Loss
+from .losses import Loss, OfFeatures, OfOutputs, Seen
 from .prune_filters import PruneFilters
 from .prune_heads import PruneHeads
 from .prune_layers import PruneLayers
@@ -12,14 +12,18 @@ from .recalibrate import Recalibrate
 from .sparsify import Sparsify
 
 __all__ = [
+    "Actions",
     "Distill",
     "Finetune",
     "Hook",
     "Loss",
+    "OfFeatures",
+    "OfOutputs",
     "PruneFilters",
     "PruneHeads",
     "PruneLayers",
     "PruneWidth",
     "Recalibrate",
+    "Seen",
     "Sparsify",
 ]

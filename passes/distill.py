@@ -14,7 +14,7 @@ from graphc.pipeline.base import Context
 from graphc.pipeline.batches import Batch
 
 from .training.cache import Cache
-from .training.settings import Specs
+from .training.settings import Losses
 from .training.stage import Teachings
 from .training.teacher import ORIGINAL, Teacher, find_teacher
 from .training.train import Train
@@ -35,10 +35,7 @@ class Distill(Train):
         str | dict[str, Any],
         Field(description="original, the name of an earlier pass, or a model: {target: 'package.module:callable'}."),
     ] = ORIGINAL
-    losses: Annotated[Specs, Field(description="Terms that are added up: {type: kl, temperature: 4, weight: 0.5}.")] = (
-        {"type": "kl", "weight": 0.5},
-        {"type": "cross-entropy", "weight": 0.5},
-    )
+    losses: Losses = "hinton"
     teacher_cache: Annotated[
         bool, Field(description="Keep the teacher's values on disk, so that it runs once for every sample.")
     ] = False

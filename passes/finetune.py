@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
-
-from pydantic import Field
+from typing import ClassVar
 
 from graphc.errors import RecipeError
 from graphc.ir.program import Program
 from graphc.pipeline.base import Context
 
-from .training.settings import Specs
+from .training.settings import Losses
 from .training.train import Train
 
 
@@ -25,9 +23,7 @@ class Finetune(Train):
     """
 
     type: ClassVar[str] = "finetune"
-    losses: Annotated[Specs, Field(description="Terms that are added up; none needs a teacher.")] = (
-        {"type": "cross-entropy"},
-    )
+    losses: Losses = ({"type": "cross-entropy"},)
 
     def __post_init__(self) -> None:
         """Check the options, and that no loss needs a teacher."""

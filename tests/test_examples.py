@@ -43,3 +43,17 @@ def test_the_compressed_backbone_goes_back_into_the_detector() -> None:
     smaller = graphc.put_parts(detector, {"backbone": compilation.program})
     with torch.no_grad():
         assert set(smaller([torch.rand(3, 200, 150)])[0]) == {"boxes", "labels", "scores"}
+
+
+def test_digits_are_pruned_distilled_and_made_sparse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="pip install scikit-learn")
+    pytest.importorskip("accelerate", reason="pip install 'graphc[train]'")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    done = graphc.compile(EXAMPLES / "digits.yaml", output_dir=tmp_path)
+    report = done.report
+    assert report["before"]["metric"] > 0.95
+    assert report["after"]["metric"] > report["before"]["metric"] - 0.02
+    assert report["compression_ratio"]["params"] > 3.5
+    written = graphc.load(tmp_path / "digits.pt2").tensors()
+    weights = [value for name, value in written.items() if name.endswith("weight") and value.dim() > 1]
+    assert sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights) == pytest.approx(0.8, abs=0.01)

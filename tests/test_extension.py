@@ -1,4 +1,4 @@
-"""A pass, a rule and an emitter of somebody else's, through the public API and entry points alone."""
+"""A pass, a rule, an emitter, a loss and a hook of somebody else's, through the public API and entry points alone."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ import torch
 from pydantic import Field
 
 import graphc
+from graphc.passes import Actions, Hook, OfOutputs
 
 # An op of one's own, and its rule in one line.
 library = torch.library.Library("outsider", "DEF")
@@ -32,6 +33,17 @@ library.define("gate(Tensor x, Tensor w) -> Tensor")
 torch.library.impl("outsider::gate", "CompositeExplicitAutograd", lib=library)(lambda x, w: x * w.sigmoid())
 torch.library.register_fake("outsider::gate", lambda x, w: torch.empty_like(x), lib=library)
 graphc.rule(torch.ops.outsider.gate.default, "... c, c -> ... c")
+
+
+def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    x, w = ctx.saved_tensors
+    s = w.sigmoid()
+    return gradient * s, (gradient * x * s * (1 - s)).sum(0)
+
+
+torch.library.register_autograd(
+    "outsider::gate", backward, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs), lib=library
+)
 
 
 class Gated(torch.nn.Module):
@@ -75,6 +87,30 @@ class NumpyEmitter(graphc.Emitter):
             return torch.from_numpy(hidden @ w["last.weight"].T + w["last.bias"])
 
         return run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Huber(OfOutputs):
+    """Smooth L1 distance of the logits."""
+
+    type: ClassVar[str] = "huber"
+
+    def __call__(self, seen: Any) -> torch.Tensor:
+        return torch.nn.functional.smooth_l1_loss(seen.student[0], seen.teacher[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clamp(Hook):
+    """Weights stay between -1 and 1."""
+
+    type: ClassVar[str] = "clamp"
+
+    def start(self, program: graphc.Program) -> Actions:
+        return Actions(after=lambda step, steps: [p.clamp_(-1, 1) for p in program.parameters()])
+
+
+def batches() -> list[torch.Tensor]:
+    return list(torch.randn(4, 8, 6, generator=torch.Generator().manual_seed(0)))
 '''
 
 ENTRY_POINTS = """
@@ -130,3 +166,27 @@ def test_its_options_are_checked_like_any(outsider: Path) -> None:
         kind(unit=-1)  # type: ignore[call-arg] # the class is found at run time
     with pytest.raises(graphc.GraphError, match="no pass is called 'drop-units'"):
         find_pass("drop-units")
+
+
+def test_its_loss_and_hook_take_part_in_a_training(outsider: Path) -> None:
+    pytest.importorskip("accelerate", reason="training needs the extra `train`")
+    distill = {
+        "type": "distill",
+        "epochs": 3,
+        "learning_rate": 0.5,
+        "losses": [{"type": "outsider:Huber", "weight": 2.0}],
+        "during": [{"type": "outsider:Clamp"}],
+    }
+    recipe = {
+        "model": {"target": "outsider:Gated"},
+        "example_inputs": {"x": {"shape": [4, 6]}},
+        "data": {"train": {"target": "outsider:batches"}},
+        "passes": [{"type": "drop-unit"}, distill],
+        "bench": None,
+    }
+    done = graphc.compile(recipe)
+    assert max(float(p.detach().abs().max()) for p in done.program.parameters()) == 1.0
+    assert done.report["passes"][1]["facts"]["training"]["steps"] == 12
+    recipe["passes"][1]["losses"] = [{"type": "outsider:Gated"}]
+    with pytest.raises(graphc.GraphError, match="is no loss"):
+        graphc.compile(recipe)

@@ -3,13 +3,15 @@
 from .attention import AttentionRelation, AttentionTransfer
 from .features import Cosine, Hint
 from .labels import CrossEntropy, MeanSquaredError
-from .loss import LOSSES, Loss, Seen, find_loss_type, make_loss
+from .loss import LOSSES, Loss, OfFeatures, OfOutputs, Seen, find_loss_type, make_loss, make_losses
+from .presets import PRESETS
 from .relations import RkdAngle, RkdDistance, Similarity
 from .response import Decoupled, KullbackLeibler, LogitsMse
 from .tokens import TokenKl
 
 __all__ = [
     "LOSSES",
+    "PRESETS",
     "AttentionRelation",
     "AttentionTransfer",
     "Cosine",
@@ -20,6 +22,8 @@ __all__ = [
     "LogitsMse",
     "Loss",
     "MeanSquaredError",
+    "OfFeatures",
+    "OfOutputs",
     "RkdAngle",
     "RkdDistance",
     "Seen",
@@ -27,4 +31,5 @@ __all__ = [
     "TokenKl",
     "find_loss_type",
     "make_loss",
+    "make_losses",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -13,6 +13,8 @@ from torch import Tensor
 from graphc.errors import RecipeError, nearest
 from graphc.pipeline.checked import Checked, make
 from graphc.pipeline.targets import find_target
+
+from .presets import PRESETS
 
 LOSSES: dict[str, type[Loss]] = {}
 """All losses by type; a subclass of Loss with a type is known once its module is imported."""
@@ -138,6 +140,19 @@ def find_loss_type(name: str) -> type[Loss]:
         hint = f"{nearest(name, LOSSES)}; or write package.module:Class"
         raise RecipeError(f"no loss is called {name!r}", where="losses", hint=hint)
     return LOSSES[name]
+
+
+def make_losses(specs: str | Iterable[Mapping[str, Any]]) -> list[Loss]:
+    """Losses from their YAML forms, or from the name of a preset.
+
+    Raises:
+        RecipeError: a name or an option is not known, or a value is wrong.
+    """
+    if isinstance(specs, str):
+        if specs not in PRESETS:
+            raise RecipeError(f"no preset of losses is called {specs!r}", where="losses", hint=nearest(specs, PRESETS))
+        specs = PRESETS[specs]
+    return [make_loss(spec, f"losses[{i}]") for i, spec in enumerate(specs)]
 
 
 def make_loss(spec: Mapping[str, Any], where: str) -> Loss:

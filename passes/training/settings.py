@@ -12,11 +12,18 @@ from graphc.errors import RecipeError
 from graphc.pipeline.base import Pass
 
 from ..during import Hook, make_hook
-from ..losses import Loss, make_loss
+from ..losses import LOSSES, PRESETS, Loss, make_losses
 from .log import Kind, find_writer
 from .optimisation import OPTIMIZERS, SCHEDULES, check_options, find_optimizer
 
 Specs = tuple[dict[str, Any], ...]
+Losses = Annotated[
+    str | Specs,
+    Field(
+        description=f"Terms that are added up, {{type: kl, weight: 0.5}}, of {', '.join(sorted(LOSSES))}; "
+        f"or one of {', '.join(PRESETS)}."
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +74,7 @@ class Settings(Pass):
         int | None, Field(ge=1, description="Steps between checkpoints; by default after each epoch.")
     ] = None
     log: Annotated[Kind | None, Field(description="Figures of every step beside the checkpoint.")] = "csv"
-    losses: Annotated[Specs, Field(description="Terms that are added up: {type: cross-entropy, weight: 0.5}, ...")] = ()
+    losses: Losses = ()
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -87,7 +94,7 @@ class Settings(Pass):
 
     def terms(self) -> list[Loss]:
         """The losses."""
-        return [make_loss(spec, f"losses[{i}]") for i, spec in enumerate(self.losses)]
+        return make_losses(self.losses)
 
     def hooks(self) -> list[Hook]:
         """What goes on beside the training."""

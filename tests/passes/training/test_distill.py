@@ -164,6 +164,26 @@ def test_a_step_of_two_batches_weighs_samples_or_tokens_as_each_loss_does() -> N
     assert not torch.equal(whole.tensors()["classifier.weight"], frozen.tensors()["classifier.weight"])
 
 
+def test_distilbert_s_triple_loss_is_a_preset() -> None:
+    """Masked language modelling: cross-entropy of the masked tokens, the teacher's logits, the last hidden states."""
+    from transformers import BertConfig, BertForMaskedLM
+
+    config = BertConfig(vocab_size=61, hidden_size=32, num_hidden_layers=4, num_attention_heads=4, intermediate_size=44)
+    ids = models.tokens(3, 11, 61)
+    program = graphc.capture(models.seeded(lambda: BertForMaskedLM(config)), (), {"input_ids": ids})
+    labels = torch.where(torch.arange(11) % 4 == 0, ids, -100)
+    passes = [PruneLayers(keep="every second"), Distill(steps=10, learning_rate=0.005, losses="distilbert")]
+    found: list[float] = []
+    done = graphc.compile(
+        program,
+        passes=passes,
+        data={"train": [{"input_ids": ids, "labels": labels}]},
+        watch=lambda event, about: found.append(loss_in(about[2])) if event == "progress" else None,
+    )
+    assert len(graphc.explain(done.program).layers) == 2
+    assert found[-1] < found[0] * 0.8
+
+
 def test_the_default_is_hinton() -> None:
     """Half of T^2 KL and half of the cross-entropy of the labels."""
     program = classifier()
@@ -192,6 +212,7 @@ def loss_in(text: str) -> float:
     [
         ({"losses": [{"type": "hint", "student": "frist"}]}, "'frist'", "first"),
         ({"losses": [{"type": "hint", "student": "first", "teacher": "lst"}]}, "'lst'", "last"),
+        ({"losses": "distillbert"}, "no preset of losses is called", "did you mean 'distilbert'"),
         ({"losses": [{"type": "hint"}]}, "needs to know where to look", "pairs: auto"),
         ({"losses": [{"type": "hint", "pairs": "auto"}]}, "no", ""),
         ({"losses": [{"type": "kl", "output": "logit"}]}, "no output is called 'logit'", ""),
