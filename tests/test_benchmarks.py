@@ -16,7 +16,7 @@ from rich.console import Console
 pytest.importorskip("transformers", reason="pip install 'graphc[transformers]'")
 pytest.importorskip("torchvision", reason="pip install 'graphc[vision]'")
 
-from benchmarks import analysis, detection, growth, models, soundness, tables, writeback
+from benchmarks import analysis, budgets, detection, growth, models, soundness, tables, training_overhead, writeback
 from benchmarks.peers import pruning, pruning_speed
 from benchmarks.quality import fashion, fashion_mnist, fashion_mnist_distill, study
 
@@ -194,3 +194,20 @@ def test_cells_that_are_done_are_not_run_again(tmp_path: Path) -> None:
     found = study.outcomes(cells, copy.copy, kinds, file, 1, Console(quiet=True))
     assert found == {cells[0]: known, cells[1]: cells[1]}
     assert len(file.read_text().splitlines()) == 2
+
+
+def test_budgets_on_a_real_network() -> None:
+    draw = budgets.Draw("mobilenet_v3_small", (("macs", 50),), "global", "l1", 4)
+    found = budgets.prove(draw)
+    assert budgets.good(draw, found), found
+    assert found.gap < 1
+    assert not budgets.good(draw, replace(found, gap=-0.1, reached={"macs": 50.1}))
+    assert not budgets.good(draw, replace(found, gap=5.0))
+    assert budgets.draws(20) == budgets.draws(20)
+
+
+def test_what_training_costs() -> None:
+    first, second, ratio = training_overhead.ratio(*training_overhead.pair(*training_overhead.bert(2, 8, 32)), steps=2)
+    assert min(first, second, ratio) > 0
+    filled, read = training_overhead.epochs(8, 32, batch=4)
+    assert min(filled, read) > 0
