@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -11,12 +12,10 @@ from pydantic import Field
 from graphc.errors import RecipeError
 from graphc.ir.program import Program
 from graphc.pipeline.base import Context
-from graphc.pipeline.batches import Batch
 
 from .training.cache import Cache
 from .training.settings import Losses
-from .training.stage import Teachings
-from .training.teacher import ORIGINAL, Teacher, find_teacher
+from .training.teacher import ORIGINAL, Teach, Teacher, find_teacher
 from .training.train import Train
 
 
@@ -60,6 +59,6 @@ class Distill(Train):
         """The teacher."""
         return find_teacher(self.teacher, student, context)
 
-    def teach(self, teacher: Teacher, context: Context) -> Callable[[Batch], Teachings]:
+    def teach(self, teacher: Teacher, folder: Path | None) -> Teach:
         """The teacher itself, or a cache of what it gives."""
-        return Cache.of(teacher, context.run_dir, self.title) if self.teacher_cache else teacher
+        return Cache(teacher, folder) if self.teacher_cache else teacher

@@ -6,6 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Sequence
+from itertools import islice
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,14 @@ class Cache:
 
     Args:
         teacher: runs where a sample of a batch is new.
-        folder: where the values are kept; those of another teacher or of other places stay apart.
+        folder: where the values are kept; those of another teacher or of other places stay apart. None is a
+            temporary one.
     """
 
-    def __init__(self, teacher: Teacher, folder: Path) -> None:
+    def __init__(self, teacher: Teacher, folder: Path | None) -> None:
         self.teacher = teacher
+        self.temporary = tempfile.TemporaryDirectory(prefix="graphc-teacher-") if folder is None else None
+        folder = folder or Path(self.temporary.name if self.temporary is not None else "")
         places = json.dumps([(place.output, place.nodes) for place in teacher.reader.places])
         self.folder = folder / digest(str(teacher.program), places, tensors=teacher.program.tensors().values())
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -52,11 +56,10 @@ class Cache:
         self.hits = self.misses = 0
         self._read()
 
-    @staticmethod
-    def of(teacher: Teacher, run_dir: Path | None, name: str) -> Cache:
-        """In the run's folder, or in a temporary one."""
-        folder = Path(tempfile.mkdtemp(prefix="graphc-teacher-")) if run_dir is None else run_dir / "training"
-        return Cache(teacher, folder / f"{name}.teacher")
+    def told(self) -> list[str]:
+        """How often the teacher ran."""
+        asked = self.hits + self.misses
+        return [f"the teacher ran for {self.misses:,} of {asked:,} samples; {self.size / 1e6:.1f} MB kept"]
 
     def _read(self) -> None:
         """The index, without entries whose values were not written to their end."""
@@ -94,12 +97,9 @@ class Cache:
             size = prod(shape) * dtype.itemsize
             values.append(rows[:, at : at + size].contiguous().view(dtype).view(-1, *shape).to(device))
             at += size
-        counts = [3 if place.attention is not None else 1 for place in self.teacher.reader.places]
-        flat, at = [], 0
-        for count in counts:
-            flat.append(tuple(values[at : at + count]))
-            at += count
-        return apart(self.teacher.terms, flat, [len(term.teacher) for term in self.teacher.terms])
+        left = iter(values)
+        flat = [tuple(islice(left, 3 if place.attention else 1)) for place in self.teacher.reader.places]
+        return apart(flat, [len(term.teacher) for term in self.teacher.terms])
 
     def _keep(self, hashes: Sequence[bytes], values: Sequence[Tensor]) -> None:
         """Append what is new: first the values, then their keys.

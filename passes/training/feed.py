@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,9 @@ from graphc.pipeline.batches import Batch, fed
 
 SEEDS = 2**32
 """How many numpy has."""
+
+EPOCH = 7919
+"""How far the seeds of two epochs are apart."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Feed:
             RecipeError: a batch does not fit the program or is smaller than the number of processes,
                 or there is none.
         """
-        seed_all(self.seed + 7919 * (number + 1))
+        seed_all(self.seed + EPOCH * (number + 1))
         seen = 0
         for given in self.load():
             seen += 1
@@ -63,11 +66,12 @@ class Feed:
 
     def length(self) -> int:
         """Batches in an epoch: what the loader says, or counted by going through it once."""
-        loader = self.load()
-        if isinstance(loader, Sized):
+        loader: Any = self.load()
+        try:
             return len(loader)
-        seed_all(self.seed + 7919)
-        return sum(1 for _ in loader)
+        except TypeError:  # it has no length, or is a DataLoader whose data set has none
+            seed_all(self.seed + EPOCH)
+            return sum(1 for _ in loader)
 
     def _share(self, batch: Batch) -> Batch:
         """This process's part of a batch."""

@@ -25,9 +25,8 @@ from .feed import Feed
 from .log import Log, make_log
 from .optimisation import make_optimizer, make_schedule
 from .settings import Settings
-from .stage import Stage, Teachings
-
-Teach = Callable[[Batch], Teachings]
+from .stage import Stage
+from .teacher import Teach
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,7 @@ class Stage(nn.Module):
     def read(self, batch: Batch) -> Teachings:
         """The student's values for a batch."""
         outputs, values = self.student(*batch.args, **batch.kwargs)
-        return apart(self.terms, self.reader.read(outputs, values, batch.size), [len(t.student) for t in self.terms])
+        return apart(self.reader.read(outputs, values, batch.size), [len(term.student) for term in self.terms])
 
     def forward(self, batch: Batch, teacher: Teachings, factors: Sequence[float]) -> Tensor:
         """The terms ``[len(terms)]``, each times its factor; one of factor 0 is left out.
@@ -121,14 +122,10 @@ def projection(own: Tensor, other: Tensor, term: Term, pair: int) -> nn.Module |
     raise RecipeError(what, where=f"loss {term.name}", why=why)
 
 
-def apart(terms: Sequence[Term], flat: Sequence[tuple[Tensor, ...]], counts: Sequence[int]) -> Teachings:
-    """Values in one row as those of each term."""
-    found: Teachings = []
-    at = 0
-    for _, count in zip(terms, counts, strict=True):
-        found.append(list(flat[at : at + count]))
-        at += count
-    return found
+def apart(flat: Sequence[tuple[Tensor, ...]], counts: Sequence[int]) -> Teachings:
+    """Values in one row as those of each term, of which there are so many."""
+    left = iter(flat)
+    return [list(islice(left, count)) for count in counts]
 
 
 def padding(contract: Contract, batch: Batch) -> Tensor | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -19,6 +19,16 @@ from .stage import Teachings, apart
 from .terms import Reader, Term
 
 ORIGINAL = "original"
+
+
+class Teach(Protocol):
+    """Gives what a teacher has for a batch."""
+
+    def __call__(self, batch: Batch) -> Teachings:
+        """For each term and each of its places what the teacher has there."""
+
+    def told(self) -> list[str]:
+        """Lines for the report."""
 
 
 def find_teacher(choice: str | Mapping[str, Any], student: Program, context: Context) -> Program:
@@ -53,6 +63,25 @@ def find_teacher(choice: str | Mapping[str, Any], student: Program, context: Con
     return set_training(found, False)
 
 
+class Nobody:
+    """No teacher: nothing for each term.
+
+    Args:
+        terms: the losses.
+    """
+
+    def __init__(self, terms: Sequence[Term]) -> None:
+        self.terms = tuple(terms)
+
+    def __call__(self, batch: Batch) -> Teachings:
+        """Nothing."""
+        return [[] for _ in self.terms]
+
+    def told(self) -> list[str]:
+        """Nothing to say."""
+        return []
+
+
 class Teacher:
     """Runs a teacher without gradients and reads what the terms compare with.
 
@@ -72,7 +101,11 @@ class Teacher:
         with torch.no_grad():
             outputs, values = self.reader.module(*batch.args, **batch.kwargs)
         found = self.reader.read(outputs, values, batch.size)
-        return apart(self.terms, found, [len(term.teacher) for term in self.terms])
+        return apart(found, [len(term.teacher) for term in self.terms])
+
+    def told(self) -> list[str]:
+        """Nothing that the report does not say."""
+        return []
 
 
 def on(program: Program, device: torch.device) -> Program:

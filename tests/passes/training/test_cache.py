@@ -85,4 +85,4 @@ def test_training_is_the_same_with_a_cache(tmp_path: Path) -> None:
     )
     for name, value in plain.tensors().items():
         torch.testing.assert_close(cached.tensors()[name], value, rtol=1e-4, atol=1e-5)
-    assert len(list((tmp_path / "training" / "distill.teacher").glob("*/keys.bin"))) == 1
+    assert len(list((tmp_path / "training" / "distill.teacher-0").glob("*/keys.bin"))) == 1

@@ -287,9 +287,20 @@ def test_labels_by_name() -> None:
         tuned(classifier(), epochs=1, data={"train": named}, labels="class")
 
 
-def test_max_drop_needs_a_metric() -> None:
-    with pytest.raises(graphc.GraphError, match="max_drop needs a metric"):
-        tuned(classifier(), epochs=1, max_drop=0.1)
+@pytest.mark.parametrize("option", [{"max_drop": 0.1}, {"patience": 3}])
+def test_what_looks_at_a_metric_needs_one(option: dict[str, Any]) -> None:
+    with pytest.raises(graphc.GraphError, match=f"{next(iter(option))} needs a metric"):
+        tuned(classifier(), epochs=1, **option)
+
+
+def test_data_sets_without_a_length_are_counted() -> None:
+    class Stream(torch.utils.data.IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            return zip(*samples(40), strict=True)
+
+    loader = torch.utils.data.DataLoader(Stream(), 8)
+    done = graphc.compile(classifier(), passes=[Finetune(epochs=2)], data={"train": loader})
+    assert done.report["passes"][0]["facts"]["training"]["steps"] == 10
 
 
 def test_it_trains_what_another_pass_left_in_training_shape() -> None:
