@@ -116,17 +116,18 @@ def _apart(given: Any, name: str | None, inputs: int) -> tuple[Any, Any]:
 def _checked(spec: TensorSpec, value: Any, device: torch.device | str) -> Any:
     if spec.dtype is None:
         return value
-    fits = (
-        isinstance(value, torch.Tensor)
-        and value.dtype == spec.dtype
-        and value.dim() == len(spec.shape)
-        and all(isinstance(want, str) or want == size for want, size in zip(spec.shape, value.shape, strict=True))
-    )
-    if not fits:
+    alike = isinstance(value, torch.Tensor) and value.dtype == spec.dtype and value.dim() == len(spec.shape)
+    if not alike or not _sized(spec, value):
         tensor = isinstance(value, torch.Tensor)
         why = f"it is {value.dtype}{list(value.shape)}" if tensor else f"it is a {type(value).__name__}"
-        raise RecipeError(f"a batch does not fit the input {spec}", where="data", why=why)
+        hint = "give such batches, or capture with the dim dynamic that varies" if alike else ""
+        raise RecipeError(f"a batch does not fit the input {spec}", where="data", why=why, hint=hint)
     return value.to(device)
+
+
+def _sized(spec: TensorSpec, value: torch.Tensor) -> bool:
+    """Is a value of the sizes that are fixed?"""
+    return all(isinstance(want, str) or want == size for want, size in zip(spec.shape, value.shape, strict=True))
 
 
 def _cut(program: Program, batch: Batch, samples: int) -> Batch:

@@ -196,7 +196,7 @@ class Loop:
         metric = (
             f", {self.context.evaluator.metric.name} {last:.4f}" if last is not None and self.context.evaluator else ""
         )
-        text = f"loss {figures['loss']:.4f}{metric}, {samples * self.feed.world / seconds:.0f} samples/s"
+        text = f"loss {figures['loss']:.4f}{metric}, {samples * self.feed.world / seconds:.1f} samples/s"
         self.context.progress(
             self.state.step, self.steps, f"{self.settings.title}: {text}, {left // 60}:{left % 60:02d} left"
         )

@@ -10,17 +10,18 @@ import torch
 from graphc.passes import Finetune
 
 import graphc
+from graphc.pipeline.batches import batches
 from tests import models
 
 
 def test_what_is_written_comes_back_in_windows(tmp_path: Path) -> None:
     path = tmp_path / "ids.bin"
     assert graphc.write_tokens(path, [range(10), [], range(10, 33)]) == 33
-    batches = list(graphc.TokenBatches(path, tokens=5, batch=4, shuffle=False, mask=True))
-    assert [b["input_ids"].shape for b in batches] == [(4, 5), (2, 5)]
-    assert torch.equal(torch.cat([b["input_ids"] for b in batches]).flatten(), torch.arange(30))
-    assert torch.equal(batches[0]["labels"], batches[0]["input_ids"])
-    assert bool(batches[0]["attention_mask"].all())
+    found = list(graphc.TokenBatches(path, tokens=5, batch=4, shuffle=False, mask=True))
+    assert [b["input_ids"].shape for b in found] == [(4, 5), (2, 5)]
+    assert torch.equal(torch.cat([b["input_ids"] for b in found]).flatten(), torch.arange(30))
+    assert torch.equal(found[0]["labels"], found[0]["input_ids"])
+    assert bool(found[0]["attention_mask"].all())
 
 
 def test_the_seed_decides_the_order_and_every_window_comes_once(tmp_path: Path) -> None:
@@ -47,6 +48,15 @@ def test_a_decoder_is_trained_on_a_token_file(tmp_path: Path) -> None:
         metric="perplexity",
     )
     assert done.report["after"]["metric"] < done.report["before"]["metric"] / 1.5
+
+
+def test_windows_of_a_length_that_was_not_captured_are_refused(tmp_path: Path) -> None:
+    graphc.write_tokens(tmp_path / "ids.bin", [range(60)])
+    model, inputs = models.tiny_llama()
+    program = graphc.capture(model, (), inputs)
+    with pytest.raises(graphc.GraphError, match="does not fit the input") as caught:
+        list(batches(program, graphc.TokenBatches(tmp_path / "ids.bin", 12, 4)))
+    assert "capture with the dim dynamic that varies" in str(caught.value)
 
 
 @pytest.mark.parametrize(
