@@ -182,7 +182,7 @@ def test_the_long_training_decides_about_distillation() -> None:
     rows = fashion_mnist_distill.rows(found(0.845), 0.85)
     assert [row[0] for row in rows] == ["kl", "finetune", "finetune", "kl"]
     assert rows[0][1:] == [
-        "0.9 kl (temperature 4.0) + 0.1 cross-entropy", "256", "1", "84.50%", "0.00%", "0.50", "1",
+        "0.9 kl (temperature 2.0) + 0.1 cross-entropy", "256", "1", "84.50%", "0.00%", "0.50", "1",
     ]  # fmt: skip
 
 
