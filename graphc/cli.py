@@ -50,7 +50,9 @@ def _console(as_json: bool) -> Console:
 
 def _read(path: Path) -> Recipe:
     """A recipe; its targets may be in modules beside it."""
-    sys.path.insert(0, str(path.parent.resolve()))
+    folder = str(path.parent.resolve())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
     return read_recipe(path)
 
 

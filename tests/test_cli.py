@@ -54,6 +54,55 @@ def test_compile_json_is_the_report(graphc: Any, tmp_path: Path) -> None:
     assert json.loads(out) == json.loads((tmp_path / "out" / "report.json").read_text())
 
 
+BESIDE = """
+import torch
+from torch import nn
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+
+def batches():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 16, 6, generator=generator)
+    return [(part, part[:, :3].argmax(1)) for part in x]
+"""
+
+
+def test_training_by_a_module_beside_the_recipe_and_resume(
+    graphc: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("accelerate", reason="training needs the extra `train`")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "beside_cli.py").write_text(BESIDE)
+    change: dict[str, Any] = {
+        "model": {"target": "beside_cli:net"},
+        "example_inputs": {"input": {"shape": [4, 6]}},
+        "data": {name: {"target": "beside_cli:batches"} for name in ("train", "eval")},
+        "metric": "accuracy",
+        "passes": [{"type": "finetune", "epochs": 5, "learning_rate": 0.02}],
+        "emit": [],
+        "bench": None,
+    }
+    words = "compile", recipe(tmp_path, **change), "-o", str(tmp_path / "out")
+    code, out, _ = graphc(*words)
+    assert code == 0
+    assert "20 steps" in out
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["after"]["metric"] > report["before"]["metric"]
+    assert f"{report['after']['metric']:.4f}" in out
+    (tmp_path / "out" / "report.json").unlink()
+    code, _, _ = graphc(*words, "--resume")
+    assert code == 0
+    again = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert again["after"] == report["after"]
+    change["passes"][0]["learning_rate"] = 0.03
+    recipe(tmp_path, **change)
+    code, _, err = graphc(*words, "--resume")
+    assert code == 2
+    assert "the checkpoint is of another training" in err
+
+
 def test_explain(graphc: Any, tmp_path: Path) -> None:
     code, out, _ = graphc("explain", recipe(tmp_path))
     assert code == 0
