@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 import pydantic
 
 from graphc.errors import RecipeError, nearest
+from graphc.pipeline.targets import find_target
 
 T = TypeVar("T", bound="Checked")
 
@@ -87,6 +88,24 @@ def _adapters(kind: Any) -> dict[str, pydantic.TypeAdapter[Any]]:
         simple = not (isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel))
         adapters[option.name] = pydantic.TypeAdapter(annotation, config=config if simple else None)
     return adapters
+
+
+def find_class(name: str, known: Mapping[str, type[T]], base: type[T], where: str) -> type[T]:
+    """The class of a type, or the subclass of ``base`` at ``package.module:Class``.
+
+    Raises:
+        RecipeError: there is none; names the nearest.
+    """
+    if ":" in name:
+        found = find_target(name, where)
+        if isinstance(found, type) and issubclass(found, base):
+            return found
+        hint = f"it must be a subclass of graphc.passes.{base.__name__}"
+        raise RecipeError(f"{name!r} is no {base.kind}", where=where, hint=hint)
+    if name not in known:
+        hint = f"{nearest(name, known)}; or write package.module:Class"
+        raise RecipeError(f"no {base.kind} is called {name!r}", where=where, hint=hint)
+    return known[name]
 
 
 def make(spec: Mapping[str, Any], find: Callable[[str], type[T]], where: str, what: str, example: str) -> T:

@@ -7,11 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from graphc.errors import RecipeError, nearest
 from graphc.ir.program import Program
 from graphc.pipeline.base import Context
-from graphc.pipeline.checked import Checked, make
-from graphc.pipeline.targets import find_target
+from graphc.pipeline.checked import Checked, find_class, make
 
 HOOKS: dict[str, type[Hook]] = {}
 """All hooks by type; a subclass of Hook with a type is known once its module is imported."""
@@ -89,15 +87,7 @@ def find_hook(name: str) -> type[Hook]:
     Raises:
         RecipeError: there is none; names the nearest.
     """
-    if ":" in name:
-        found = find_target(name, "during")
-        if isinstance(found, type) and issubclass(found, Hook):
-            return found
-        raise RecipeError(f"{name!r} is no hook", where="during", hint="it must be a subclass of graphc.passes.Hook")
-    if name not in HOOKS:
-        hint = f"{nearest(name, HOOKS)}; or write package.module:Class"
-        raise RecipeError(f"no hook is called {name!r}", where="during", hint=hint)
-    return HOOKS[name]
+    return find_class(name, HOOKS, Hook, "during")
 
 
 def make_hook(spec: Mapping[str, Any], where: str) -> Hook:

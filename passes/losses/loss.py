@@ -11,8 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from graphc.errors import RecipeError, nearest
-from graphc.pipeline.checked import Checked, make
-from graphc.pipeline.targets import find_target
+from graphc.pipeline.checked import Checked, find_class, make
 
 from .presets import PRESETS
 
@@ -131,15 +130,7 @@ def find_loss_type(name: str) -> type[Loss]:
     Raises:
         RecipeError: there is none; names the nearest.
     """
-    if ":" in name:
-        found = find_target(name, "losses")
-        if isinstance(found, type) and issubclass(found, Loss):
-            return found
-        raise RecipeError(f"{name!r} is no loss", where="losses", hint="it must be a subclass of graphc.passes.Loss")
-    if name not in LOSSES:
-        hint = f"{nearest(name, LOSSES)}; or write package.module:Class"
-        raise RecipeError(f"no loss is called {name!r}", where="losses", hint=hint)
-    return LOSSES[name]
+    return find_class(name, LOSSES, Loss, "losses")  # type: ignore[type-abstract] # it is not called
 
 
 def make_losses(specs: str | Iterable[Mapping[str, Any]]) -> list[Loss]:

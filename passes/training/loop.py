@@ -63,8 +63,8 @@ class Loop:
 
     def __post_init__(self) -> None:
         """Optimiser, schedule, state: as a checkpoint left them, if one is to be gone on from."""
-        self.groups = math.ceil(self.length / self.settings.accumulate)
-        self.steps = self.settings.steps or self.groups * (self.settings.epochs or 1)
+        groups = math.ceil(self.length / self.settings.accumulate)
+        self.steps = self.settings.steps or groups * (self.settings.epochs or 1)
         self.tensors = self.program.tensors()
         self.parameters = {n: p for n, p in self.stage.named_parameters() if p.requires_grad}
         self.actions = [hook.start(self.program) for hook in self.hooks]

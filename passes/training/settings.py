@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,7 +14,7 @@ from graphc.pipeline.base import Pass
 from ..during import Hook, make_hook
 from ..losses import LOSSES, PRESETS, Loss, make_losses
 from .log import Kind, find_writer
-from .optimisation import OPTIMIZERS, SCHEDULES, check_options, find_optimizer
+from .optimisation import OPTIMIZERS, SCHEDULES, check_options
 
 Specs = tuple[dict[str, Any], ...]
 Losses = Annotated[
@@ -84,7 +84,6 @@ class Settings(Pass):
             raise RecipeError(f"{self.type} needs exactly one of epochs and steps", where=where, hint="epochs: 3")
         if self.schedule not in SCHEDULES:
             raise RecipeError(f"no schedule is called {self.schedule!r}", where=where, hint=", ".join(SCHEDULES))
-        find_optimizer(self.optimizer)
         check_options(self.optimizer, self.optimizer_options)
         find_writer(self.log)
         self.allowed_drop(1.0)
@@ -119,7 +118,3 @@ class Settings(Pass):
             hint = "write 0.01, or 1% of the original's"
             raise RecipeError(f"max_drop cannot be {text!r}", where=f"pass {self.title}", hint=hint) from error
         return value / 100 * abs(baseline) if text.endswith("%") else value
-
-    def refers(self) -> Iterable[str]:
-        """No earlier pass."""
-        return ()
