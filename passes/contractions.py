@@ -55,23 +55,23 @@ def contractions(program: Program) -> Iterator[Contraction]:
             continue
         place, dim, data_place, data_dim = OPS[str(node.target)]
         source, data = node.args[place], node.args[data_place]
-        found = _parameter(program.module, source) if isinstance(source, Node) else None
+        found = parameter_of(program.module, source) if isinstance(source, Node) else None
         if found is not None and isinstance(data, Node):
             name, order = found
             yield Contraction(name, node, order[dim], data, data_dim % len(data.meta["val"].shape))
 
 
-def _parameter(module: torch.nn.Module, node: Node) -> tuple[str, list[int]] | None:
+def parameter_of(module: torch.nn.Module, node: Node) -> tuple[str, list[int]] | None:
     """The parameter that a value is, and which of its dims each dim is; None if it is none."""
     if node.target is aten.transpose.int and isinstance(node.args[0], Node):
-        found = _parameter(module, node.args[0])
+        found = parameter_of(module, node.args[0])
         if found is not None:
             first, second = (int(dim) for dim in node.args[1:3])  # type: ignore[arg-type] # by the op's schema
             order = list(found[1])
             order[first], order[second] = order[second], order[first]
             return found[0], order
     if node.target is MUL and all(n.op == "get_attr" for n in node.all_input_nodes):
-        return next((found for n in node.all_input_nodes if (found := _parameter(module, n))), None)
+        return next((found for n in node.all_input_nodes if (found := parameter_of(module, n))), None)
     if node.op != "get_attr" or not isinstance(attribute(module, str(node.target)), torch.nn.Parameter):
         return None
     return str(node.target), list(range(attribute(module, str(node.target)).dim()))

@@ -200,7 +200,7 @@ def fold_constants(program: Program, note: str | None = None) -> Program:
         return program
     values = _evaluate(program, constant)
     taken = program.tensors()
-    folded = {n.name: _unused(f"folded_{n.name}", taken) for n in roots if isinstance(values[n], torch.Tensor)}
+    folded = {n.name: unused_name(f"folded_{n.name}", taken) for n in roots if isinstance(values[n], torch.Tensor)}
     if not folded:
         return program
     tensors = {folded[n.name]: values[n].detach().contiguous() for n in roots if n.name in folded}
@@ -226,7 +226,8 @@ def _free(node: Node) -> bool:
     return True
 
 
-def _unused(name: str, taken: Collection[str]) -> str:
+def unused_name(name: str, taken: Collection[str]) -> str:
+    """A name like this one that is not taken."""
     return name if name not in taken else next(n for i in itertools.count(2) if (n := f"{name}_{i}") not in taken)
 
 
