@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from graphc.emitters.equality import Equality, Runner, compare
+from graphc.emitters.equality import Equality, Runner, Tolerance, compare
 from graphc.emitters.staging import check_writable, size_of, staged
 from graphc.errors import EmitError, nearest
 from graphc.ir.edit import set_training
@@ -91,7 +91,11 @@ class Emitter(abc.ABC):
                 why=f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}",
                 hint="its runtime lacks an op or a dtype of the program: change that, or emit another format",
             ) from error
-        return compare(program, run, self.tolerance, path.name)
+        return compare(program, run, self.allowed(program), path.name)
+
+    def allowed(self, program: Program) -> float | Tolerance:
+        """How far the artifact's outputs may be from the program's."""
+        return self.tolerance
 
     def load(self, path: Path) -> Program:
         """Read a program back.

@@ -16,6 +16,9 @@ from graphc.ir.program import Program
 Runner = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 """Runs an artifact on (args, kwargs); gives its outputs in any pytree, leaves in contract order."""
 
+Tolerance = Callable[[tuple[Any, ...], dict[str, Any], Any], float]
+"""The largest relative error that counts as equal, given (args, kwargs) and what the program gives for them."""
+
 CHANGES: tuple[Callable[[int], int], ...] = (lambda n: max(n - 1, 1) if n != 1 else 2, lambda n: n + 1, lambda n: 2 * n)
 """Other sizes to try for the dynamic dims, until the program itself can run one."""
 
@@ -33,12 +36,12 @@ class Equality:
     sizes: tuple[Mapping[str, int], ...]
 
 
-def compare(program: Program, run: Runner, tolerance: float, where: str) -> Equality:
+def compare(program: Program, run: Runner, tolerance: float | Tolerance, where: str) -> Equality:
     """Run both at the example size and with all dynamic dims changed.
 
     Args:
-        tolerance: largest allowed relative error; outputs of fewer bits get at least four of
-            their own rounding steps.
+        tolerance: largest allowed relative error, or how to find it for a case; outputs of fewer bits
+            get at least four of their own rounding steps.
         where: what to call the artifact in errors.
 
     Raises:
@@ -79,7 +82,7 @@ def _another_size(
 def _compare_case(
     program: Program,
     run: Runner,
-    tolerance: float,
+    tolerance: float | Tolerance,
     where: str,
     sizes: Mapping[str, int],
     args: tuple[Any, ...],
@@ -96,7 +99,8 @@ def _compare_case(
             why=f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}",
             hint="the program itself ran; an op or a size is not what the format can express",
         ) from error
-    return difference(program.contract.outputs, expected, found, tolerance, at)
+    allowed = tolerance(args, kwargs, expected) if callable(tolerance) else tolerance
+    return difference(program.contract.outputs, expected, found, allowed, at)
 
 
 def difference(specs: Sequence[TensorSpec], expected: Any, found: Any, tolerance: float, where: str) -> float:
@@ -111,6 +115,13 @@ def difference(specs: Sequence[TensorSpec], expected: Any, found: Any, tolerance
     if len(wanted) != len(given):
         raise _unequal("all outputs", where, f"{len(wanted)} tensors by the program, {len(given)} by the artifact")
     return max((_error(name, a, b, tolerance, where) for (name, a), b in zip(wanted, given, strict=True)), default=0.0)
+
+
+def relative_error(reference: Any, other: Any) -> float:
+    """The largest relative error of the floating tensors of a result."""
+    pairs = zip(pytree.tree_leaves(reference), pytree.tree_leaves(other), strict=True)
+    pairs = ((a.detach().double(), b.detach().double()) for a, b in pairs if isinstance(a, torch.Tensor) and a.is_floating_point())
+    return max((float((a - b).norm() / a.norm().clamp(min=1e-30)) for a, b in pairs), default=0.0)
 
 
 def _error(name: str, wanted: torch.Tensor, given: torch.Tensor, tolerance: float, where: str) -> float:

@@ -20,8 +20,9 @@ from torch.export import ExportedProgram
 from torch.onnx import ONNXProgram
 from torch.utils import _pytree as pytree
 
+from graphc.emitters import quantized
 from graphc.emitters.base import Emitter
-from graphc.emitters.equality import Runner
+from graphc.emitters.equality import Runner, Tolerance, relative_error
 from graphc.emitters.exporting import export, with_plain_outputs
 from graphc.emitters.record import version
 from graphc.emitters.translations import say_otherwise, translations
@@ -64,9 +65,11 @@ class OnnxEmitter(Emitter):
         """
         module = with_plain_outputs(program)
         say_otherwise(module.graph)
+        quantized.as_linear(module)
         module.recompile()
         exported = export(module, program.contract)
-        translated = _translate(exported, self.opset_version, str(path.name))
+        translated = _translate(exported, self._opset(program, path.name), path.name)
+        quantized.in_four_bits(translated)
         _name(translated, program)
         values = [value.const_value for value in translated.model.graph.initializers.values()]
         weights = sum(value.nbytes for value in values if value is not None)
@@ -74,12 +77,32 @@ class OnnxEmitter(Emitter):
         translated.save(str(path), external_data=outside)
         _check(path, self.opset_version)
 
+    def _opset(self, program: Program, where: str) -> int | None:
+        """The operator set that was asked for, or the least that the program's numbers need."""
+        least = quantized.least_opset(program)
+        if self.opset_version is not None and self.opset_version < least:
+            why = "weights in four bits or with a scale a block came with it"
+            hint = "give a higher opset_version, or none"
+            raise EmitError(f"the program needs opset_version {least}", where=where, why=why, hint=hint)
+        return self.opset_version or least or None
+
+    def allowed(self, program: Program) -> float | Tolerance:
+        """Where values are rounded, no more than the rounding itself moves the outputs.
+
+        Another order of sums rounds a few numbers to their other neighbour, which moves later ones.
+        """
+        plain = quantized.unrounded(program)
+        if plain is None:
+            return self.tolerance
+        return lambda args, kwargs, given: max(self.tolerance, relative_error(plain(*args, **kwargs), given))
+
     def open(self, program: Program, path: Path) -> Runner:
-        """An onnxruntime session on the CPU."""
+        """An onnxruntime session on the CPU, computing in 32 bits where weights alone are integers."""
         import onnxruntime  # noqa: PLC0415 - half a second that only a check needs
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         names = [value.name for value in session.get_inputs()]
 

@@ -10,6 +10,7 @@ from onnxscript import opset18
 from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 
+from graphc.emitters import quantized
 from graphc.ir.graph import attribute
 
 aten = torch.ops.aten
@@ -116,5 +117,8 @@ def _grouped_product(rows: Any, weights: Any, ends: Any) -> Any:
     return op.Concat(*parts, axis=0)
 
 
-TRANSLATIONS: dict[str, Callable[..., Any]] = {"transformers.grouped_mm_fallback.default": _grouped_product}
+TRANSLATIONS: dict[str, Callable[..., Any]] = {
+    "transformers.grouped_mm_fallback.default": _grouped_product,
+    **quantized.TRANSLATIONS,
+}
 """By name, so that no library need be imported."""

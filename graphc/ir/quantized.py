@@ -132,10 +132,10 @@ def in_aten(graph: Graph) -> None:
     """Say every quantised op of a graph in ATen, in place, the last first: what it is depends on types before it."""
     for node in reversed(list(graph.nodes)):
         if node.target in MEANING:
-            _expand(graph, node)
+            expand(graph, node)
 
 
-def _expand(graph: Graph, node: Node) -> None:
+def expand(graph: Graph, node: Node) -> None:
     args: list[Any] = list(node.args)
     meaning = MEANING[node.target](*[a.meta["val"] if isinstance(a, Node) else a for a in args])
     with graph.inserting_before(node):
