@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch.fx import Interpreter, Node
@@ -15,20 +15,50 @@ Watch = Callable[[tuple[Any, ...], Mapping[str, Any], Any], None]
 """Given the arguments of a node by position, those by name, and its result."""
 
 
-class _Watched(Interpreter):
-    def __init__(self, program: Program, watches: Mapping[Node, Watch], tensors: Mapping[str, torch.Tensor]) -> None:
-        super().__init__(program.module)
-        self.watches = watches
-        self.tensors = tensors
+class Seen(NamedTuple):
+    """A node that has been computed, from what, and what it gave."""
 
-    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
-        return self.tensors[target] if target in self.tensors else super().get_attr(target, args, kwargs)
+    node: Node
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    value: Any
 
-    def run_node(self, n: Node) -> Any:
-        result = super().run_node(n)
-        if n in self.watches:
-            self.watches[n](*self.fetch_args_kwargs_from_env(n), result)
-        return result
+
+def flat_inputs(program: Program, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> list[Any]:
+    """Inputs in the structure of the example inputs, in the order of the contract."""
+    info = getattr(program.graph._codegen, "pytree_info", None)
+    given: Any = (tuple(args), dict(kwargs or {}))
+    return list(fx_pytree.tree_flatten_spec(given, info.in_spec) if info is not None else args)
+
+
+def walk(
+    program: Program,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    tensors: Mapping[str, torch.Tensor] | None = None,
+) -> Iterator[Seen]:
+    """Run a program node by node; a value that is not used any more is let go when the next node is asked for.
+
+    Several programs can be walked side by side. The arguments are those of ``run_watched``.
+
+    Yields:
+        Every node in graph order. The last is the output node; its value has the outputs in their flat order.
+    """
+    run = Interpreter(program.module)
+    run.args_iter = iter(flat_inputs(program, args, kwargs))
+    own = tensors or {}
+    for node in program.graph.nodes:
+        given = run.fetch_args_kwargs_from_env(node)
+        try:
+            held = node.op == "get_attr" and node.target in own
+            run.env[node] = own[str(node.target)] if held else getattr(run, node.op)(node.target, *given)
+        except Exception as error:
+            error.add_note(f"while computing {node.format_node()}")
+            raise
+        yield Seen(node, *given, run.env[node])
+        del given
+        for used in run.user_to_last_uses.get(node, ()):
+            del run.env[used]
 
 
 def run_watched(
@@ -49,9 +79,11 @@ def run_watched(
     Returns:
         What the program gives.
     """
-    graph = program.graph
-    info = getattr(graph._codegen, "pytree_info", None)
-    given: Any = (tuple(args), dict(kwargs or {}))
-    flat = fx_pytree.tree_flatten_spec(given, info.in_spec) if info is not None else list(args)
-    result = _Watched(program, watches, tensors or {}).run(*flat, enable_io_processing=False)
-    return graph.process_outputs(result)
+    outputs = None
+    for node, given, named, value in walk(program, args, kwargs, tensors):
+        if node in watches:
+            watches[node](given, named, value)
+        if node.op == "output":
+            outputs = value
+        del given, named, value  # nothing outlives its last use
+    return program.graph.process_outputs(outputs)
