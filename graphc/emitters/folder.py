@@ -21,6 +21,7 @@ from graphc.emitters.base import FOLDER, Emitter
 from graphc.emitters.codegen import generate
 from graphc.emitters.equality import Runner
 from graphc.emitters.exporting import export, own_memory
+from graphc.emitters.naming import renamed
 from graphc.emitters.record import describe, restore, specs
 from graphc.emitters.staging import MARK
 from graphc.errors import EmitError
@@ -82,7 +83,7 @@ class FolderEmitter(Emitter):
         contract = _contract(record, path)
         program = restore(export(model, contract), record, str(path))
         _place(program.module, path / SOURCE)
-        return program
+        return renamed(program, record.get("values", ()))
 
 
 def _constant(value: Any) -> Any:

@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 from graphc.emitters.base import Emitter
 from graphc.emitters.equality import Runner
 from graphc.emitters.exporting import export, with_plain_outputs
+from graphc.emitters.naming import renamed
 from graphc.emitters.record import describe, restore
 from graphc.errors import EmitError
 from graphc.ir.capture import capture
@@ -53,7 +54,9 @@ class ExportedEmitter(Emitter):
             EmitError: it is no file of torch.export.
         """
         exported, record = self._read(path)
-        return restore(exported, record, str(path)) if record is not None else capture(exported)
+        if record is None:
+            return capture(exported)
+        return renamed(restore(exported, record, str(path)), record.get("values", ()))
 
     @staticmethod
     def _read(path: Path) -> tuple[ExportedProgram, dict[str, Any] | None]:

@@ -1,4 +1,4 @@
-"""What an artifact remembers of its Program, as JSON: contract, aliases, history."""
+"""What an artifact remembers of its Program, as JSON: contract, aliases, history, names of values."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from torch.export import ExportedProgram
 
 from graphc.emitters.exporting import dynamic_names
+from graphc.emitters.naming import names_of
 from graphc.errors import EmitError
 from graphc.ir.capture import capture
 from graphc.ir.contract import Contract, TensorSpec
@@ -34,6 +35,7 @@ def describe(program: Program) -> dict[str, Any]:
         "outputs": [_spec(s) for s in program.contract.outputs],
         "aliases": dict(program.aliases),
         "history": list(program.history),
+        "values": names_of(program),
     }
 
 
