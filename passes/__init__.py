@@ -8,6 +8,7 @@ from .prune_filters import PruneFilters
 from .prune_heads import PruneHeads
 from .prune_layers import PruneLayers
 from .prune_width import PruneWidth
+from .quantize import Quantize
 from .recalibrate import Recalibrate
 from .sparsify import Sparsify
 
@@ -23,6 +24,7 @@ __all__ = [
     "PruneHeads",
     "PruneLayers",
     "PruneWidth",
+    "Quantize",
     "Recalibrate",
     "Seen",
     "Sparsify",

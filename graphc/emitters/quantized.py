@@ -13,7 +13,6 @@ from onnxscript import opset18, opset21
 from torch.fx import Graph, GraphModule, Node
 from torch.onnx import ONNXProgram
 
-from graphc.errors import EmitError
 from graphc.ir.edit import rebuild
 from graphc.ir.graph import attribute
 from graphc.ir.kinds import GLOBAL_AVERAGE, kind
@@ -158,8 +157,8 @@ class _Restated:
         rank = _scale_rank(self.node)
         if rank == 0:
             self._put(self.node, self.x, self._flat(self.scale), self._flat(self.zero_point), 0, 0)
-        elif held is None:
-            raise EmitError("values that are computed have one scale in ONNX", where=self.node.name)
+        elif held is None:  # rows of a table with a scale each: ONNX has no op for them
+            expand(self.graph, self.node)
         elif rank == 1 and self.x is held:
             self._by_axis(held)
         else:

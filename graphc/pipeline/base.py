@@ -96,6 +96,10 @@ class Pass(Checked, abc.ABC):
         """Names of earlier passes whose result this one looks at (a teacher); checked before anything runs."""
         return ()
 
+    def least_opset(self) -> int:
+        """The ONNX operator set that what the pass makes needs at least; checked before anything runs."""
+        return 0
+
     def requires(self, program: Program) -> None:
         """Raise a GraphError if the program is not one that this pass can work on."""
 

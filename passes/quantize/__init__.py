@@ -1,1 +1,5 @@
-"""Quantisation: fewer bits for weights and values."""
+"""Quantisation: the pass, the targets it knows, and how weights and values become integers."""
+
+from .quantize import Quantize
+
+__all__ = ["Quantize"]

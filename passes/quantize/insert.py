@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch.fx import Graph, Node
+from torch.fx.node import Argument
 
 from graphc.ir.edit import rebuild, unused_name
 from graphc.ir.kinds import kind
@@ -67,6 +68,13 @@ def _bias(product: Contraction) -> Node | None:
     return bias if isinstance(bias, Node) else None
 
 
+def _made(graph: Graph, near: Node, target: Callable[..., object], *args: Argument) -> Node:
+    """A new node that belongs to the module that another does."""
+    new = graph.call_function(target, args)
+    new.meta = {key: near.meta[key] for key in ("nn_module_stack", "stack_trace") if key in near.meta}
+    return new
+
+
 class _Insertion:
     """One rewriting: nodes that are to be put in, and the tensors that they read."""
 
@@ -124,12 +132,41 @@ class _Insertion:
             scale = self._tensor(graph, f"{name}_scale", found.numbers.scale)
         with graph.inserting_after(scale):
             zero = self._tensor(graph, f"{name}_zero_point", found.numbers.zero_point)
-        last = zero
-        for target, args in self._back(node, scale, zero, found):
-            with graph.inserting_after(last):
-                last = graph.call_function(target, tuple(last if a is None else a for a in args))
+        readers = [user for user in users if kind(user) != "embedding"]
+        if readers:
+            first, last = min(readers), zero
+            with graph.inserting_before(first):
+                for target, args in self._back(node, scale, zero, found):
+                    last = _made(graph, first, target, *[last if a is None else a for a in args])
+            for user in readers:
+                user.replace_input_with(node, last)
         for user in users:
-            user.replace_input_with(node, last)
+            if user not in readers:
+                self._rows(graph, user, (node, scale, zero), found)
+
+    def _rows(self, graph: Graph, user: Node, tensors: Sequence[Node], found: Rounded) -> None:
+        """An embedding as rows of integers, which only then become real: no table of real numbers is made."""
+        parts = list(tensors)
+        with graph.inserting_before(user):
+            if bool((found.numbers.zero_point == found.numbers.zero_point.flatten()[0]).all()):
+                name = f"{tensors[0].target}_zero"
+                zero = self._tensor(graph, name, found.numbers.zero_point.flatten()[0].clone())
+                rows = [_made(graph, user, aten.index.Tensor, part, [user.args[1]]) for part in parts[:2]] + [zero]
+            else:
+                rows = [_made(graph, user, aten.index.Tensor, part, [user.args[1]]) for part in parts]
+            if found.packed:
+                rows[0] = _made(graph, user, UNPACK, rows[0])
+            new = _made(graph, user, DEQUANTIZE, *rows)
+            if found.blocks:
+                new = _made(graph, user, aten.flatten.using_ints, new, -2)
+        user.replace_all_uses_with(new)
+        graph.erase_node(user)
+
+    def _gathered(self, graph: Graph, table: Node, user: Node) -> Node:
+        """Rows of a table by number."""
+        if self.tensors[str(table.target)].dim() == 2:
+            return graph.call_function(aten.embedding.default, (table, user.args[1]))
+        return graph.call_function(aten.index.Tensor, (table, [user.args[1]]))
 
     @staticmethod
     def _back(node: Node, scale: Node, zero: Node, found: Rounded) -> list[tuple[object, tuple[object, ...]]]:
@@ -145,9 +182,7 @@ class _Insertion:
             steps.append((aten.t.default, (None,)))
         return steps
 
-    def _value(
-        self, graph: Graph, point: Point, nodes: Mapping[str, Node], made: dict[str, tuple[Node, Node]]
-    ) -> None:
+    def _value(self, graph: Graph, point: Point, nodes: Mapping[str, Node], made: dict[str, tuple[Node, Node]]) -> None:
         node = nodes[point.node]
         users = [nodes[name] for name in point.readers] or list(node.users)
         numbers = self.chosen[point.group]
@@ -171,20 +206,20 @@ class _Insertion:
             made[point.group] = (scale, zero)
         with graph.inserting_after(node if scale.prev is not node else zero):
             if not self.integers:
-                return graph.call_function(FAKE, (node, scale, zero, numbers.low, numbers.high))
-            whole = graph.call_function(QUANTIZE, (node, scale, zero, numbers.low, numbers.high))
+                return _made(graph, node, FAKE, node, scale, zero, numbers.low, numbers.high)
+            whole = _made(graph, node, QUANTIZE, node, scale, zero, numbers.low, numbers.high)
         with graph.inserting_after(whole):
-            return graph.call_function(DEQUANTIZE, (whole, scale, zero))
+            return _made(graph, node, DEQUANTIZE, whole, scale, zero)
 
     @staticmethod
     def _dynamic(graph: Graph, node: Node) -> Node:
         with graph.inserting_after(node):
-            made = graph.call_function(DYNAMIC, (node,))
+            made = _made(graph, node, DYNAMIC, node)
         parts: list[Node] = []
         last = made
         for index in range(3):
             with graph.inserting_after(last):
-                last = graph.call_function(operator.getitem, (made, index))
+                last = _made(graph, node, operator.getitem, made, index)
             parts.append(last)
         with graph.inserting_after(last):
-            return graph.call_function(DEQUANTIZE, tuple(parts))
+            return _made(graph, node, DEQUANTIZE, *parts)

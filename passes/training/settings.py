@@ -11,6 +11,7 @@ from pydantic import Field
 from graphc.errors import RecipeError
 from graphc.pipeline.base import Pass
 
+from ..drop import MaxDrop, allowed_drop
 from ..during import Hook, make_hook
 from ..losses import LOSSES, PRESETS, Loss, make_losses
 from .log import Kind, find_writer
@@ -63,10 +64,7 @@ class Settings(Pass):
     patience: Annotated[
         int | None, Field(ge=1, description="Stop after so many evaluations without a better metric.")
     ] = None
-    max_drop: Annotated[
-        str | float | None,
-        Field(description="Fail if the metric is worse than the original's by more: 0.01, or a share of it: 1%."),
-    ] = None
+    max_drop: MaxDrop = None
     during: Annotated[
         Specs, Field(description="What goes on beside: {type: gradual-sparsity, ...}, {type: freeze}.")
     ] = ()
@@ -109,12 +107,4 @@ class Settings(Pass):
         Raises:
             RecipeError: ``max_drop`` is neither a number nor a percentage.
         """
-        if self.max_drop is None:
-            return None
-        text = str(self.max_drop)
-        try:
-            value = float(text.removesuffix("%"))
-        except ValueError as error:
-            hint = "write 0.01, or 1% of the original's"
-            raise RecipeError(f"max_drop cannot be {text!r}", where=f"pass {self.title}", hint=hint) from error
-        return value / 100 * abs(baseline) if text.endswith("%") else value
+        return allowed_drop(self.max_drop, baseline, f"pass {self.title}")

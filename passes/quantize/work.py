@@ -1,0 +1,216 @@
+"""What the pass does with one program: prepare, choose, calibrate, round, guard; and what it tells of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.fx import Node
+
+from graphc.errors import GraphError, RecipeError
+from graphc.ir.graph import module_path
+from graphc.ir.kinds import kind
+from graphc.ir.masks import make_permanent
+from graphc.ir.program import Program
+from graphc.pipeline.base import Context
+from graphc.pipeline.evaluation import Evaluator
+
+from ..calibration import Calibration
+from ..contractions import Contraction, contractions
+from ..drop import allowed_drop
+from ..select import choose
+from .bias import correct_biases
+from .calibrate import calibrate
+from .fold import fold_batch_norms
+from .guard import Sensitivity, guarded, sensitivities
+from .noise import output_sqnr
+from .numbers import Chosen
+from .observers import METHODS, Observer
+from .placement import Point, place
+from .quantization import Quantization
+from .target import Target, find_target
+from .weights import Layout, layouts, round_to_nearest
+
+if TYPE_CHECKING:
+    from .quantize import Quantize
+
+STRENGTHS = (0.0, 0.5, 0.6, 0.7, 0.8)
+"""Strengths of smoothing that are tried; 0 is none."""
+TRIAL_SAMPLES = 32
+"""Calibration samples that a strength, or a product's part in the error, is judged by."""
+TABLE_BITS = 8
+"""Of embeddings that no product reads."""
+
+
+@dataclass
+class Work:
+    """The pass on one program.
+
+    Attributes:
+        options: the pass.
+        context: data, metric, progress.
+        given: the program, as it came.
+        says: lines for the report.
+        table: what each product costs, if a guard asked.
+    """
+
+    options: Quantize
+    context: Context
+    given: Program
+    says: list[str] = field(default_factory=list)
+    table: list[Sensitivity] = field(default_factory=list)
+
+    def run(self) -> Quantization:
+        """All that is decided, within the guard."""
+        options = self.options
+        self.says.append(f"{options.scheme} for {self.target.name}{self._why_target()}")
+        bits = self.target.weight_bits(options.scheme)[1]
+        self.says += [bits] if bits else []
+        program = fold_batch_norms(make_permanent(self.given))
+        if options.equalize:
+            program = equalize(program)
+        found = self.decided(self._smoothed(program), self.calibration())
+        if options.bias_correction:
+            found = correct_biases(found, self.calibration())
+        found = self._guarded(found)
+        total = sum(kind(p.node) in self.rules.products for p in contractions(program))
+        self.says.append(f"{len(found.products)} of {total} products take integers")
+        return found
+
+    def told(self) -> dict[str, Any]:
+        """For the report."""
+        table = {"sensitivity": [row.to_dict() for row in self.table]} if self.table else {}
+        return {"says": self.says, **table}
+
+    @cached_property
+    def target(self) -> Target:
+        """Whose kernels are meant."""
+        if self.options.target != "auto":
+            return find_target(self.options.target)
+        return find_target("onnxruntime-cuda" if self.context.device.startswith("cuda") else "onnxruntime-cpu")
+
+    def _why_target(self) -> str:
+        return f", as the device is {self.context.device}" if self.options.target == "auto" else ""
+
+    @cached_property
+    def rules(self) -> Any:
+        """What the scheme means to the target."""
+        return self.options.rules(self.target)
+
+    def calibration(self, samples: int | None = None) -> Calibration:
+        """The data, so many samples of it."""
+        most = self.options.num_calibration_samples
+        least = most if samples is None else min(samples, most or samples)
+        return Calibration.of(self.context, self.options.calibration_data, least)
+
+    def products(self, program: Program) -> list[Contraction]:
+        """Those that are to take integers.
+
+        Raises:
+            GraphError: there is none.
+        """
+        known = [p for p in contractions(program) if kind(p.node) in self.rules.products]
+        if not known:
+            why = f"no op of it has a kernel for {self.options.scheme} in {self.target.name}"
+            raise GraphError("there is nothing to quantise", where=f"pass {self.options.title}", why=why)
+        return choose(known, _names, self.options.targets, self.options.ignore, self.options.title)
+
+    def decided(self, program: Program, calibration: Calibration) -> Quantization:
+        """Places, numbers and rounded weights of a prepared program."""
+        options = self.options
+        products = self.products(program)
+        bits, _ = self.target.weight_bits(options.scheme)
+        rounded = round_to_nearest(program, layouts(program, products, options.group_size), bits)
+        if options.embeddings:
+            tables = _tables(program, rounded)
+            rounded |= round_to_nearest(program, {name: Layout(0) for name in tables}, TABLE_BITS)
+        points = place(program, self.rules, products) if options.scheme.startswith("W8A8") else []
+        return Quantization(
+            program, self.rules, tuple(products), tuple(points), self._chosen(program, points, calibration), rounded
+        )
+
+    def _chosen(self, program: Program, points: Collection[Point], calibration: Calibration) -> Chosen:
+        if self.options.scheme != "W8A8":
+            return {point.group: None for point in points}
+        return calibrate(program, list(points), calibration, self._observer, self.target.values)
+
+    def _observer(self, name: str) -> Observer:
+        method, values = METHODS[self.options.calibration_method], self.target.values
+        more = {"percentile": self.options.percentile} if self.options.calibration_method == "percentile" else {}
+        return method(name=name, levels=255 if values.symmetric else 256, symmetric=values.symmetric, **more)
+
+    def _smoothed(self, program: Program) -> Program:
+        """The program with ranges moved from values into weights as strongly as is best, or as was asked."""
+        strength = self.options.smooth
+        inputs = {p.data.name for p in self.products(program) if not kind(p.node).startswith("conv")}
+        if not self.options.scheme.startswith("W8A8") or not inputs or strength == 0:
+            return program
+        if strength != "auto":
+            return smooth(program, channel_maxima(program, self.calibration(), sorted(inputs)), strength)
+        if 2 * len(inputs) < len({p.data.name for p in self.products(program)}):
+            return program
+        maxima = channel_maxima(program, self.calibration(TRIAL_SAMPLES), sorted(inputs))
+        tried: dict[float, float] = {}
+        programs: dict[float, Program] = {}
+        for value in STRENGTHS:
+            programs[value] = smooth(program, maxima, value) if value else program
+            tried[value] = self._sqnr(self.decided(programs[value], self.calibration(TRIAL_SAMPLES)), TRIAL_SAMPLES)
+        best = max(tried, key=tried.__getitem__)
+        figures = ", ".join(f"{value:g}: {found:.1f} dB" for value, found in tried.items())
+        self.says.append(f"smoothed with strength {best:g} ({figures})")
+        return programs[best]
+
+    def _sqnr(self, quantization: Quantization, samples: int | None = None) -> float:
+        return output_sqnr(self.given, quantization.simulated(), self.calibration(samples), "accuracy")
+
+    def _guarded(self, found: Quantization) -> Quantization:
+        """What hurts most stays in real numbers until the guard holds."""
+        options, evaluator = self.options, self.context.evaluator
+        least = options.min_sqnr_db
+        if least is not None:
+            return self._hold(found, self._sqnr, lambda db: db >= least, f"{least:g} dB", "dB")
+        if options.max_drop is None:
+            return found
+        if evaluator is None:
+            hint = "add metric: accuracy and data: {eval: ...}, or take min_sqnr_db"
+            raise RecipeError("max_drop needs a metric", where=f"pass {options.title}", hint=hint)
+        allowed = allowed_drop(options.max_drop, evaluator.baseline, options.title)
+        return self._hold(
+            found,
+            lambda q: evaluator.fresh(q.simulated()),
+            lambda now: evaluator.metric.drop(evaluator.baseline, now) <= (allowed or 0.0),
+            f"a drop of {options.max_drop} of {evaluator.metric.name}",
+            evaluator.metric.name,
+        )
+
+    def _hold(self, found: Quantization, measure: Any, holds: Any, what: str, unit: str) -> Quantization:
+        ranking = sensitivities(found, self.calibration(TRIAL_SAMPLES))
+        found, figure, self.table = guarded(found, ranking, measure, holds, what)
+        kept = [row.module or row.node for row in self.table if row.kept]
+        more = f"; in real numbers: {', '.join(kept)}" if kept else ""
+        self.says.append(f"held {what}: {figure:.4g} {unit}{more}")
+        return found
+
+
+equalize: Any = None
+smooth: Any = None
+channel_maxima: Any = None
+
+
+def _names(product: Contraction) -> list[str]:
+    """How recipes may speak of a product: its node, its weight, and every module around it."""
+    path = module_path(product.node)
+    return [product.node.name, product.weight, *([path] if path else [])]
+
+
+def _tables(program: Program, rounded: Collection[str]) -> list[str]:
+    """Embedding tables that nothing else reads."""
+    found: list[str] = []
+    for node in program.graph.nodes:
+        if node.op == "get_attr" and str(node.target) not in rounded and node.users:
+            if all(kind(user) == "embedding" and user.args[0] is node for user in node.users):
+                found.append(str(node.target))
+    return found
