@@ -1,4 +1,4 @@
-"""The command line: compile, explain, bench, sensitivity, passes, schema.
+"""The command line: compile, explain, bench, compare, sensitivity, passes, schema.
 
 Exit codes: 0 done, 1 an error inside graphc, 2 something to put right (a GraphError, with what,
 where, why and what to do), 130 interrupted.
@@ -14,12 +14,13 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from graphc import view
+from graphc import view, view_compare
 from graphc.coupling.explain import explain as explain_program
 from graphc.errors import GraphError
 from graphc.measure.environment import environment
 from graphc.measure.latency import compare, ratio
 from graphc.pipeline.base import find_pass, known_passes
+from graphc.pipeline.comparison import Model, comparison
 from graphc.pipeline.plan import captured, plan
 from graphc.pipeline.processes import is_first
 from graphc.pipeline.recipe import Recipe, read_recipe, recipe_schema
@@ -35,6 +36,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
+RECIPES = (".yaml", ".yml")
 INTERRUPTED = 130
 """What typer exits with when the user presses Ctrl-C."""
 
@@ -122,6 +124,30 @@ def bench(
         _print_json({"environment": environment(), "results": [r.to_dict() for r in results]})
     else:
         view.timings(_console(False), results, ratios)
+
+
+@app.command("compare")
+def compare_command(
+    reference: Annotated[Path, typer.Argument(metavar="A", help="A recipe (its model), .pt2, a folder, or .onnx.")],
+    other: Annotated[Path, typer.Argument(metavar="B", help="The same; what is compared with A.")],
+    samples: Annotated[int | None, typer.Option(min=1, help="Of a recipe's calibration or eval data.")] = None,
+    dim: Annotated[list[str] | None, typer.Option(help="Size of a dynamic dim of the examples: batch=8.")] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Show the worst steps alone, so many.")] = None,
+    module: Annotated[bool, typer.Option("--module", help="One line for each module.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show value by value, in graph order, how far B is from A and where the error comes from."""
+    a, b = (Model(path, _read(path) if path.suffix in RECIPES else None) for path in (reference, other))
+    console = _console(as_json)
+    with view.Progress(console) as progress:
+        progress("reading", reference)
+        dims = dict(view.size(text) for text in dim or [])
+        found = comparison(a, b, samples, dims, lambda *now: progress("progress", now))
+    if as_json:
+        _print_json(found.to_dict())
+    else:
+        view_compare.deviations(console, found, top, module)
 
 
 @app.command("sensitivity")

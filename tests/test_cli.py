@@ -130,6 +130,52 @@ def test_bench_takes_turns(graphc: Any, tmp_path: Path) -> None:
     assert graphc("bench", file, "--dim", "batch")[0] == 2
 
 
+def test_compare_shows_where_the_error_comes_from(graphc: Any, tmp_path: Path) -> None:
+    kept = {"filters": {"conv1.out": list(range(23))}}
+    passes = [{"type": "prune-filters", **kept}]
+    graphc(
+        "compile", recipe(tmp_path, passes=passes, emit=["small.pt2", "small.onnx"], bench=None), "-o", str(tmp_path)
+    )
+    words = "compare", str(tmp_path / "recipe.yaml"), str(tmp_path / "small.pt2")
+    code, out, _ = graphc(*words)
+    assert code == 0
+    lines = out.splitlines()
+    assert "small.pt2 against recipe.yaml, on the example inputs of recipe.yaml" in lines[0]
+    rows = [line.split() for line in lines]
+    assert ["conv2d", "to", "3", "values", "exact", "0"] in rows
+    (worst,) = [row for row in rows if row[:1] == ["*"]]
+    assert worst[1:4] == ["conv2d_2", "conv2", "aten.conv2d"]
+    assert next(row for row in rows if row[:2] == ["output", "output"])
+    assert "3 values of small.pt2 have no twin: conv2d_1, batch_norm_1, relu_default_1" in out
+    short = graphc(*words, "--top", "1")[1]
+    assert "conv2d_2" in short
+    assert "linear" not in short
+    assert "head" in graphc(*words, "--module")[1]
+    found = json.loads(graphc(*words, "--json")[1])
+    assert {"reference", "other", "data", "outputs_only", "values", "outputs"} <= set(found)
+    assert found["values"][0] == {
+        "name": "conv2d",
+        "twin": "conv2d",
+        "module": "stem",
+        "op": "aten.conv2d",
+        "shape": ["batch", 12, 7, 9],
+        "sqnr_db": None,
+        "relative_error": 0.0,
+        "max_abs": 0.0,
+        "reads": [],
+        "reads_db": None,
+        "rescaled": False,
+        "drop_db": 0.0,
+        "added_db": None,
+    }
+    code, out, _ = graphc(*words[:2], str(tmp_path / "small.onnx"))
+    assert code == 0
+    assert "outputs only" in out
+    code, _, err = graphc(*words[:2], str(tmp_path / "large.pt2"))
+    assert code == 2
+    assert "does not exist" in err
+
+
 def test_passes_and_schema(graphc: Any) -> None:
     assert "prune-heads" in graphc("passes")[1]
     assert "pruning_ratio" in graphc("passes", "prune-heads")[1]

@@ -1,6 +1,7 @@
 """Measurement: cost, latency, fidelity, and the report that holds them."""
 
 from graphc.measure.cost import Change, Cost, changes, cost, layers
+from graphc.measure.deviation import Deviation, Deviations, deviations
 from graphc.measure.environment import environment
 from graphc.measure.fidelity import Fidelity, fidelity
 from graphc.measure.latency import Measurement, Ratio, benchmark, compare, ratio
@@ -9,6 +10,8 @@ from graphc.measure.report import Step, report, write_report
 __all__ = [
     "Change",
     "Cost",
+    "Deviation",
+    "Deviations",
     "Fidelity",
     "Measurement",
     "Ratio",
@@ -17,6 +20,7 @@ __all__ = [
     "changes",
     "compare",
     "cost",
+    "deviations",
     "environment",
     "fidelity",
     "layers",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,20 +117,40 @@ def _onnx(
 ) -> Runnable:
     if backend not in (None, "onnxruntime"):
         raise GraphError(f"cannot run {path.name} with {backend!r}", why="an .onnx file runs on onnxruntime")
+    session = open_session(path, device, threads)
+    if inputs is None:
+        feed = made_inputs(session.get_inputs(), dims, seed)
+    else:
+        feed = named_inputs(session, *split_inputs(inputs))
+    return Runnable(lambda: session.run(None, feed), path.name, "onnxruntime", _batch(feed))
+
+
+def open_session(path: Path, device: str = "cpu", threads: int = 1) -> Any:
+    """An onnxruntime session.
+
+    Raises:
+        GraphError: onnxruntime cannot run the file, or not on this device.
+    """
     provider = "CUDAExecutionProvider" if device.startswith("cuda") else "CPUExecutionProvider"
     if provider not in ort.get_available_providers():
         raise GraphError(f"cannot run {path.name} on {device}", why=f"this onnxruntime has no {provider}")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    session = ort.InferenceSession(str(path), options, providers=[provider])
-    feed = made_inputs(session.get_inputs(), dims, seed) if inputs is None else _named(session, inputs)
-    return Runnable(lambda: session.run(None, feed), path.name, "onnxruntime", _batch(feed))
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(str(path), options, providers=[provider])
+    except Exception as error:  # onnxruntime's errors have no class in common
+        why = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        raise GraphError("onnxruntime cannot run this file", where=str(path), why=why) from error
 
 
-def _named(session: Any, inputs: Inputs) -> dict[str, np.ndarray[Any, Any]]:
-    """Given inputs by the names of the session's inputs."""
-    args, kwargs = split_inputs(inputs)
+def named_inputs(session: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """Given inputs by the names of the session's inputs.
+
+    Raises:
+        GraphError: one is missing, or not known.
+    """
     names = [spec.name for spec in session.get_inputs()]
     given = {**dict(zip(names, pytree.tree_leaves(args), strict=False)), **kwargs}
     missing = [name for name in names if name not in given]

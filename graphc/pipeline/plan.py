@@ -66,7 +66,7 @@ def plan(recipe: Recipe, output_dir: str | Path | None = None, device: str = "cp
     return Plan(
         original=captured(recipe),
         passes=tuple(passes),
-        data={name: _target_loader(name, spec.target, spec.kwargs) for name, spec in recipe.data.items()},
+        data={name: target_loader(name, spec.target, spec.kwargs) for name, spec in recipe.data.items()},
         emit=tuple(recipe.emit),
         opset_version=recipe.opset_version,
         output_dir=Path(output_dir) if output_dir is not None else None,
@@ -79,7 +79,9 @@ def plan(recipe: Recipe, output_dir: str | Path | None = None, device: str = "cp
     )
 
 
-def _target_loader(name: str, target: str, kwargs: Mapping[str, Any]) -> Data:
+def target_loader(name: str, target: str, kwargs: Mapping[str, Any]) -> Data:
+    """The data of a recipe: calls its target each time; ``name`` is for errors."""
+
     def load() -> Iterable[Any]:
         made: Iterable[Any] = call_target(target, kwargs, f"data.{name}")
         return made
@@ -123,6 +125,7 @@ def check(
     check_names(passes)
     check_data(passes, data)
     check_references(passes)
+    check_opset(passes, opset_version)
     check_metric(metric, data)
     check_outputs(emit, opset_version, output_dir)
     if resume and output_dir is None:
@@ -139,6 +142,18 @@ def check_data(passes: Sequence[Pass], data: Collection[str]) -> None:
         for name, why in item.needs_data().items():
             if name not in data:
                 raise missing_data(f"the pass {item.title}", name, data, why)
+
+
+def check_opset(passes: Sequence[Pass], opset_version: int | None) -> None:
+    """See that ONNX files can have what the passes make, before any work.
+
+    Raises:
+        RecipeError: the operator set is too old for a pass.
+    """
+    for item in passes:
+        if opset_version is not None and opset_version < item.least_opset():
+            what = f"the pass {item.title} needs opset_version {item.least_opset()}, not {opset_version}"
+            raise RecipeError(what, where="opset_version", hint="give a higher one, or none")
 
 
 def check_metric(metric: str | None, data: Collection[str]) -> None:
