@@ -11,6 +11,7 @@ from torch.fx import Node
 from graphc.ir.graph import attribute
 from graphc.ir.masks import MUL
 from graphc.ir.program import Program
+from graphc.ir.quantized import FAKE
 
 aten = torch.ops.aten
 CONV, TRANSPOSED, RIGHT = (1, 1, 0, 1), (1, 0, 0, 1), (1, -2, 0, -1)
@@ -49,7 +50,7 @@ class Contraction:
 
 
 def contractions(program: Program) -> Iterator[Contraction]:
-    """Every op that multiplies data with a parameter, masked or transposed or not, in graph order."""
+    """Every op that multiplies data with a parameter, masked, transposed, rounded or not, in graph order."""
     for node in program.graph.nodes:
         if str(node.target) not in OPS:
             continue
@@ -70,6 +71,8 @@ def parameter_of(module: torch.nn.Module, node: Node) -> tuple[str, list[int]] |
             order = list(found[1])
             order[first], order[second] = order[second], order[first]
             return found[0], order
+    if node.target is FAKE and isinstance(node.args[0], Node):
+        return parameter_of(module, node.args[0])
     if node.target is MUL and all(n.op == "get_attr" for n in node.all_input_nodes):
         return next((found for n in node.all_input_nodes if (found := parameter_of(module, n))), None)
     if node.op != "get_attr" or not isinstance(attribute(module, str(node.target)), torch.nn.Parameter):

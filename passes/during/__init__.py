@@ -3,5 +3,6 @@
 from .freeze import Freeze
 from .gradual_sparsity import GradualSparsity
 from .hook import HOOKS, Actions, Hook, find_hook, make_hook
+from .qat import Qat
 
-__all__ = ["HOOKS", "Actions", "Freeze", "GradualSparsity", "Hook", "find_hook", "make_hook"]
+__all__ = ["HOOKS", "Actions", "Freeze", "GradualSparsity", "Hook", "Qat", "find_hook", "make_hook"]

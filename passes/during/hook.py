@@ -45,6 +45,8 @@ class Hook(Checked, abc.ABC):
     """
 
     kind: ClassVar[str] = "hook"
+    final: ClassVar[bool] = False
+    """Does ``finish`` leave a program that other hooks no longer know, so that it comes after theirs?"""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Make the hook known by its type."""

@@ -16,7 +16,6 @@ from graphc.ir.kinds import kind
 from graphc.ir.masks import make_permanent
 from graphc.ir.program import Program
 from graphc.pipeline.base import Context
-from graphc.pipeline.evaluation import Evaluator
 
 from ..calibration import Calibration
 from ..contractions import Contraction, contractions
@@ -79,6 +78,10 @@ class Work:
         total = sum(kind(p.node) in self.rules.products for p in contractions(program))
         self.says.append(f"{len(found.products)} of {total} products take integers")
         return found
+
+    def begin(self) -> Quantization:
+        """What training with roundings begins with; masks stay."""
+        return self.decided(fold_batch_norms(self.given), self.calibration())
 
     def told(self) -> dict[str, Any]:
         """For the report."""
@@ -210,7 +213,7 @@ def _tables(program: Program, rounded: Collection[str]) -> list[str]:
     """Embedding tables that nothing else reads."""
     found: list[str] = []
     for node in program.graph.nodes:
-        if node.op == "get_attr" and str(node.target) not in rounded and node.users:
-            if all(kind(user) == "embedding" and user.args[0] is node for user in node.users):
-                found.append(str(node.target))
+        alone = node.users and all(kind(user) == "embedding" and user.args[0] is node for user in node.users)
+        if node.op == "get_attr" and alone and str(node.target) not in rounded:
+            found.append(str(node.target))
     return found

@@ -56,15 +56,20 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
 def make_optimizer(
     name: str, parameters: Iterable[Parameter], learning_rate: float, weight_decay: float, options: Mapping[str, Any]
 ) -> Optimizer:
-    """An optimiser; biases and the scales of norms, which have one dim, do not decay."""
+    """An optimiser; biases and scales, which vary along one dim, do not decay."""
     every = list(parameters)
     groups = [
-        {"params": [p for p in every if p.dim() > 1], "weight_decay": weight_decay},
-        {"params": [p for p in every if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": [p for p in every if _varies(p) > 1], "weight_decay": weight_decay},
+        {"params": [p for p in every if _varies(p) <= 1], "weight_decay": 0.0},
     ]
     kind: Any = find_optimizer(name)
     made: Optimizer = kind([g for g in groups if g["params"]], lr=learning_rate, **options)
     return made
+
+
+def _varies(parameter: Parameter) -> int:
+    """Along how many dims."""
+    return sum(size != 1 for size in parameter.shape)
 
 
 def make_schedule(optimizer: Optimizer, schedule: str, warmup: float, steps: int, done: int = 0) -> LambdaLR:

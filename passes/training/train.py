@@ -68,7 +68,7 @@ class Train(Settings):
         for name, value in student.tensors().items():
             value.requires_grad_(flags.get(name, value.requires_grad))
             value.grad = None
-        for hook in loop.hooks:
+        for hook in sorted(loop.hooks, key=lambda hook: hook.final):
             student = hook.finish(student)
         self._report(loop, state, time.perf_counter() - start, unused, context)
         result = on(student, next(iter(program.tensors().values())).device)
