@@ -15,8 +15,10 @@ from torch.utils import _pytree as pytree
 
 from graphc.errors import EmitError
 from graphc.ir.contract import Contract
+from graphc.ir.edit import rebuild
 from graphc.ir.graph import copy_graph
 from graphc.ir.program import Program
+from graphc.ir.quantized import MEANING, in_aten
 from graphc.ir.tracing import trace
 
 
@@ -34,6 +36,12 @@ def export(module: torch.nn.Module, contract: Contract) -> ExportedProgram:
             why=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
             hint="the last pass left something that torch.export refuses; emit the program before it to see which",
         ) from error
+
+
+def in_plain_ops(program: Program) -> Program:
+    """The program without ops that only graphc has: integers are made and read by arithmetic."""
+    own = any(node.target in MEANING for node in program.graph.nodes)
+    return rebuild(program, in_aten) if own else program
 
 
 def dynamic_names(module: torch.nn.Module, contract: Contract) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 from graphc.emitters.base import FOLDER, Emitter
 from graphc.emitters.codegen import generate
 from graphc.emitters.equality import Runner
-from graphc.emitters.exporting import export, own_memory
+from graphc.emitters.exporting import export, in_plain_ops, own_memory
 from graphc.emitters.naming import renamed
 from graphc.emitters.record import describe, restore, specs
 from graphc.emitters.staging import MARK
@@ -49,7 +49,7 @@ class FolderEmitter(Emitter):
         Raises:
             EmitError: an op, an input or a dtype cannot be written.
         """
-        source = generate(program)
+        source = generate(in_plain_ops(program))
         leaves, tree = pytree.tree_flatten((program.contract.args, dict(program.contract.kwargs)))
         record = describe(program)
         record["example"] = {

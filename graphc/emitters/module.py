@@ -17,8 +17,10 @@ from graphc.emitters.layers import Kept, choices, gone_modules, renamed, take_ou
 from graphc.emitters.restate import restate
 from graphc.errors import EmitError
 from graphc.ir.capture import evaluating
+from graphc.ir.graph import module_path
 from graphc.ir.masks import make_permanent
 from graphc.ir.program import Program
+from graphc.ir.quantized import MEANING
 
 
 def to_module(program: Program, original: nn.Module, *, tolerance: float = 1e-4) -> nn.Module:
@@ -36,6 +38,7 @@ def to_module(program: Program, original: nn.Module, *, tolerance: float = 1e-4)
         EmitError: the class cannot express the program: a parameter has no place, a size is fixed
             in its forward, or the results differ. Names the first difference.
     """
+    _check_real(program, original)
     program = make_permanent(program, keep=original.state_dict())
     gone, evidence = gone_modules(program, original), Evidence(program, original)
     failures: list[EmitError] = []
@@ -49,6 +52,18 @@ def to_module(program: Program, original: nn.Module, *, tolerance: float = 1e-4)
         names = ", ".join(gone[:4]) + (f", ... ({len(gone)} in all)" if len(gone) > 4 else "")
         first.why += f"; the program has none of {names}, which the class runs"
     raise first
+
+
+def _check_real(program: Program, original: nn.Module) -> None:
+    """No quantised op: a class computes with its own weights, in real numbers."""
+    ops = [node for node in program.graph.nodes if node.target in MEANING]
+    if ops:
+        raise EmitError(
+            f"{type(original).__name__} cannot express the program",
+            where=f"{ops[0].name} in {module_path(ops[0]) or 'the root'}",
+            why=f"the program is quantised ({len(ops)} such ops), which the class's own forward knows nothing of",
+            hint="emit a folder, a .pt2 or an .onnx file, which need no class; or go back to it before quantising",
+        )
 
 
 def _restated(evidence: Evidence, kept: Kept, tolerance: float) -> nn.Module:

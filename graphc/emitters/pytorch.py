@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 
 from graphc.emitters.base import Emitter
 from graphc.emitters.equality import Runner
-from graphc.emitters.exporting import export, with_plain_outputs
+from graphc.emitters.exporting import export, in_plain_ops, with_plain_outputs
 from graphc.emitters.naming import renamed
 from graphc.emitters.record import describe, restore
 from graphc.errors import EmitError
@@ -39,7 +39,7 @@ class ExportedEmitter(Emitter):
         Raises:
             EmitError: torch.export refuses it.
         """
-        exported = export(with_plain_outputs(program), program.contract)
+        exported = export(with_plain_outputs(in_plain_ops(program)), program.contract)
         torch.export.save(exported, path, extra_files={RECORD: json.dumps(describe(program))})
 
     def open(self, program: Program, path: Path) -> Runner:

@@ -21,6 +21,7 @@ from graphc.ir.edit import STATISTICS, TRAINING_FLAG
 from graphc.ir.graph import assemble, attribute, copy_graph, source_line
 from graphc.ir.inline import inline_regions
 from graphc.ir.program import Program
+from graphc.ir.recognise import recognise
 from graphc.ir.specs import describe_contract, is_dims, names_of_symbols
 from graphc.ir.text import operator_name
 from graphc.ir.tracing import trace
@@ -246,6 +247,7 @@ def _from_exported(
     inline_regions(graph, module)
     names = _state_names(exported, model)
     canonicalize(graph, names)
+    recognise(graph)
     _check_statistics(graph)
     values = {str(n.target): attribute(module, str(n.target)) for n in graph.nodes if n.op == "get_attr"}
     symbols = names_of_symbols(graph, shapes)

@@ -23,7 +23,12 @@ LIBRARY.define("quantize(Tensor x, Tensor scale, Tensor zero_point, int low, int
 LIBRARY.define("dequantize(Tensor x, Tensor scale, Tensor zero_point) -> Tensor")
 LIBRARY.define("quantize_dynamic(Tensor x) -> (Tensor, Tensor, Tensor)")
 LIBRARY.define("unpack_int4(Tensor x) -> Tensor")
-RANGES = {torch.int8: (-128, 127), torch.uint8: (0, 255), torch.int16: (-32768, 32767), torch.int32: (-(2**31), 2**31 - 1)}
+RANGES = {
+    torch.int8: (-128, 127),
+    torch.uint8: (0, 255),
+    torch.int16: (-32768, 32767),
+    torch.int32: (-(2**31), 2**31 - 1),
+}
 """Least and greatest number of each integer type."""
 
 
@@ -47,8 +52,7 @@ def _quantize(dtype: torch.dtype) -> Callable[..., Any]:
 
 def _dequantize(dtype: torch.dtype) -> Callable[..., Any]:
     def dequantize(x: Any, scale: Any, zero_point: Any) -> Any:
-        steps = aten.sub.Tensor(aten.to.dtype(x, dtype), aten.to.dtype(zero_point, dtype))
-        return aten.mul.Tensor(steps, scale)
+        return aten.mul.Tensor(aten.sub.Tensor(aten.to.dtype(x, dtype), zero_point), scale)
 
     return dequantize
 
@@ -136,11 +140,15 @@ def in_aten(graph: Graph) -> None:
 
 
 def expand(graph: Graph, node: Node) -> None:
+    """Say one quantised op in ATen, in place."""
     args: list[Any] = list(node.args)
     meaning = MEANING[node.target](*[a.meta["val"] if isinstance(a, Node) else a for a in args])
+    before = node.prev
     with graph.inserting_before(node):
         tracer = GraphAppendingTracer(graph)
         result = meaning(*[Proxy(a, tracer) if isinstance(a, Node) else a for a in args])
+    while (before := before.next) is not node:
+        before.meta = {key: node.meta[key] for key in ("nn_module_stack",) if key in node.meta}
     if isinstance(result, tuple):
         for user in list(node.users):
             user.replace_all_uses_with(result[user.args[1]].node)  # type: ignore[index] # getitem by a number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch.fx import Graph, Node
@@ -169,9 +170,9 @@ class _Insertion:
         return graph.call_function(aten.index.Tensor, (table, [user.args[1]]))
 
     @staticmethod
-    def _back(node: Node, scale: Node, zero: Node, found: Rounded) -> list[tuple[object, tuple[object, ...]]]:
+    def _back(node: Node, scale: Node, zero: Node, found: Rounded) -> list[tuple[Callable[..., object], Sequence[Any]]]:
         """The ops that make a weight of integers real again; None is what the one before gives."""
-        steps: list[tuple[object, tuple[object, ...]]] = []
+        steps: list[tuple[Callable[..., object], Sequence[Any]]] = []
         if found.packed:
             steps.append((UNPACK, (node,)))
         steps.append((DEQUANTIZE, (None if found.packed else node, scale, zero)))

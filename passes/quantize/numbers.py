@@ -78,7 +78,7 @@ class Rounded:
 
     def stored(self) -> torch.Tensor:
         """The integers as a program keeps them."""
-        return pack_int4(self.integers) if self.packed else self.integers
+        return (pack_int4(self.integers) if self.packed else self.integers).contiguous()
 
     def real(self) -> torch.Tensor:
         """The weight that they stand for, in its own shape."""
