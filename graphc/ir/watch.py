@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -36,10 +36,11 @@ def walk(
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     tensors: Mapping[str, torch.Tensor] | None = None,
-) -> Iterator[Seen]:
+) -> Generator[Seen, Any, None]:
     """Run a program node by node; a value that is not used any more is let go when the next node is asked for.
 
-    Several programs can be walked side by side. The arguments are those of ``run_watched``.
+    Several programs can be walked side by side. What is sent to the generator takes the place of the value it
+    gave last. The arguments are those of ``run_watched``.
 
     Yields:
         Every node in graph order. The last is the output node; its value has the outputs in their flat order.
@@ -55,8 +56,10 @@ def walk(
         except Exception as error:
             error.add_note(f"while computing {node.format_node()}")
             raise
-        yield Seen(node, *given, run.env[node])
-        del given
+        instead = yield Seen(node, *given, run.env[node])
+        if instead is not None:
+            run.env[node] = instead
+        del given, instead
         for used in run.user_to_last_uses.get(node, ()):
             del run.env[used]
 

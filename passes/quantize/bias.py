@@ -3,71 +3,72 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import torch
-from torch.fx import Node
 
 from graphc.ir.edit import find, replace
 from graphc.ir.graph import copy_graph
-from graphc.ir.watch import Watch, run_watched
+from graphc.ir.watch import Seen, walk
+from graphc.pipeline.batches import Batch
 
-from ..calibration import Calibration
 from .affine import Affine, affine
 from .quantization import Quantization
 
-
-@dataclass
-class _Mean:
-    """Of each unit of a value, over all of its other dims."""
-
-    dim: int
-    sum: torch.Tensor | float = 0.0
-    count: int = 0
-
-    def add(self, value: torch.Tensor) -> None:
-        rows = value.double().movedim(self.dim, 0).flatten(1)
-        self.sum, self.count = self.sum + rows.sum(1), self.count + rows.shape[1]
-
-    def value(self) -> torch.Tensor:
-        return torch.as_tensor(self.sum) / self.count
+Walk = Generator[Seen, Any, None]
 
 
-def correct_biases(quantization: Quantization, calibration: Calibration) -> Quantization:
-    """Nagel et al. 2019, Data-Free Quantization: ``b -= E[y'] - E[y]`` of each layer that has a bias.
+def correct_biases(quantization: Quantization, batches: Sequence[Batch]) -> Quantization:
+    """Nagel et al. 2019, Data-Free Quantization, appendix D: ``b -= E[y'] - E[y]`` of each layer that has a bias.
 
-    ``y`` is what a layer gives in real numbers, ``y'`` what it gives for the same values with the weight that its
-    integers stand for: so each layer answers for its own weight alone, and one run over the data does for all.
+    ``y`` is what a layer gives in real numbers, ``y'`` what it gives in the quantised program after all layers
+    before it were corrected. Both programs run over the data side by side, once, layer by layer.
+
+    Args:
+        quantization: what is decided.
+        batches: all are in work at once: of each the values that are still needed are held.
     """
     program = quantization.program
     tensors = program.tensors()
-    means: dict[str, _Mean] = {}
-    watches: dict[Node, Watch] = {}
-    for product in quantization.products:
-        layer = affine(program, find(program.graph, product.node.name))
-        if layer is None or layer.bias is None or layer.bias.op != "get_attr" or len(layer.bias.users) > 1:
-            continue
-        found = quantization.rounded[product.weight].real().to(tensors[product.weight].dtype)
-        error = (found - tensors[product.weight].detach()).permute(layer.order)
-        means[str(layer.bias.target)] = mean = _Mean(layer.dim)
-        watches[layer.node] = partial(_see, layer, error, mean)
+    layers = [affine(program, find(program.graph, product.node.name)) for product in quantization.products]
+    order = {node: i for i, node in enumerate(program.graph.nodes)}
+    own = sorted((layer for layer in layers if layer is not None and _has_own_bias(layer)), key=lambda a: order[a.node])
+    corrected: dict[str, torch.Tensor] = {}
     with torch.no_grad():
-        for batch in calibration.batches(program, "bias correction"):
-            run_watched(program, watches, batch.args, batch.kwargs)
-    corrected = {name: _less(tensors[name], mean.value()) for name, mean in means.items()}
+        real, whole = ([walk(p, b.args, b.kwargs) for b in batches] for p in (program, quantization.simulated()))
+        changed: list[torch.Tensor | None] = [None] * len(batches)
+        for layer in own:
+            wanted = _mean([_until(run, layer) for run in real], layer.dim)
+            given = [_until(run, layer, value) for run, value in zip(whole, changed, strict=True)]
+            error = _mean(given, layer.dim) - wanted
+            changed = [value - _along(error, layer.dim, value) for value in given]
+            name = str(layer.bias.target)  # type: ignore[union-attr] # it has one
+            corrected[name] = torch.nn.Parameter(tensors[name].detach() - error.to(tensors[name].dtype))
     return dataclasses.replace(quantization, program=replace(program, copy_graph(program.graph), corrected))
 
 
-def _see(layer: Affine, error: torch.Tensor, mean: _Mean, args: Any, kwargs: Any, value: torch.Tensor) -> None:
-    """What the layer gives with the error of its weight in place of the weight."""
-    changed = list(args)
-    changed[layer.form.weight] = error
-    assert layer.form.bias is not None
-    changed[layer.form.bias] = torch.zeros_like(args[layer.form.bias])
-    mean.add(layer.node.target(*changed, **kwargs))  # type: ignore[operator] # an op
+def _has_own_bias(layer: Affine) -> bool:
+    return layer.bias is not None and layer.bias.op == "get_attr" and len(layer.bias.users) == 1
 
 
-def _less(bias: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-    return torch.nn.Parameter((bias.detach().double() - mean).to(bias.dtype), bias.requires_grad)
+def _until(run: Walk, layer: Affine, instead: torch.Tensor | None = None) -> torch.Tensor:
+    """What a layer gives in a walk that goes on with another value in place of the last one."""
+    seen = run.send(instead) if instead is not None else next(run)
+    while seen.node.name != layer.node.name:
+        seen = next(run)
+    value: torch.Tensor = seen.value
+    return value
+
+
+def _mean(values: Sequence[torch.Tensor], dim: int) -> torch.Tensor:
+    """Of each unit over everything else, ``[units]``, in double precision."""
+    rows = [value.double().movedim(dim, 0).flatten(1) for value in values]
+    return torch.stack([row.sum(1) for row in rows]).sum(0) / sum(row.shape[1] for row in rows)
+
+
+def _along(error: torch.Tensor, dim: int, value: torch.Tensor) -> torch.Tensor:
+    """What each unit has, as it broadcasts to a value."""
+    shape = [1] * value.dim()
+    shape[dim] = -1
+    return error.to(value.dtype).view(shape)

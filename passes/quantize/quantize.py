@@ -51,7 +51,7 @@ class Quantize(Pass):
     calibration_data: DataName = "calibration"
     num_calibration_samples: Samples = None
     calibration_method: Annotated[str, Field(description=f"Finds ranges of values: {', '.join(sorted(METHODS))}.")] = (
-        "minmax"
+        "mse"
     )
     percentile: Annotated[float, Field(gt=0, le=100, description="For percentile: of the numbers that are held.")] = (
         99.99
@@ -63,7 +63,9 @@ class Quantize(Pass):
         Field(description="Strength of SmoothQuant, 0 for none; auto takes what keeps the outputs best."),
     ] = "auto"
     equalize: Annotated[bool, Field(description="Bring units of adjacent layers to the same range first.")] = False
-    bias_correction: Annotated[bool, Field(description="Take the mean error of rounded weights off biases.")] = False
+    bias_correction: Annotated[
+        bool | None, Field(description="Take the mean error of rounding off biases; by default with W8A8.")
+    ] = None
     min_sqnr_db: Annotated[
         float | None, Field(description="Leave what hurts most in real numbers until outputs are this near.")
     ] = None
@@ -100,7 +102,12 @@ class Quantize(Pass):
     def _reads_data(self) -> bool:
         smoothed = self.scheme == "W8A8-dynamic" and self.smooth != 0
         guards = self.min_sqnr_db is not None or self.max_drop is not None
-        return self.scheme == "W8A8" or smoothed or self.bias_correction or guards
+        return self.scheme == "W8A8" or smoothed or self.corrects_biases or guards
+
+    @property
+    def corrects_biases(self) -> bool:
+        """Is the mean error of rounding taken off biases?"""
+        return self.scheme == "W8A8" if self.bias_correction is None else self.bias_correction
 
     def needs_data(self) -> Mapping[str, str]:
         """Inputs to see values on."""

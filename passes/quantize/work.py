@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
-
-import torch
-from torch.fx import Node
 
 from graphc.errors import GraphError, RecipeError
 from graphc.ir.graph import module_path
@@ -72,8 +69,8 @@ class Work:
         if options.equalize:
             program = equalize(program)
         found = self.decided(self._smoothed(program), self.calibration())
-        if options.bias_correction:
-            found = correct_biases(found, self.calibration())
+        if options.corrects_biases:
+            found = correct_biases(found, list(self.calibration(TRIAL_SAMPLES).batches(program, "bias correction")))
         found = self._guarded(found)
         total = sum(kind(p.node) in self.rules.products for p in contractions(program))
         self.says.append(f"{len(found.products)} of {total} products take integers")
