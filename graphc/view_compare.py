@@ -39,14 +39,29 @@ def deviations(console: Console, found: Comparison, top: int | None = None, by_m
         table.add_column(title, justify="right")
     for column in table.columns:
         column.overflow = "fold"
-    values = shown.values if top is None else [v for v in shown.values if v.name in worst]
+    same = _unchanged(shown.values)
+    values = [v for v in shown.values if (v.name in worst if top is not None else v.name not in same)]
     for exact, group in groupby(values, lambda value: value.sqnr_db == math.inf):
         _rows(table, list(group), exact, worst)
     for value in all_.outputs:
         table.add_row("", f"[bold]{escape(value.name)}[/bold]", "", "output", *_figures(value)[:1], "", "", _max(value))
     console.print(table)
-    for line in _notes(found):
+    for line in _notes(found, len(same) if top is None else 0):
         console.print(escape(line), soft_wrap=True)
+
+
+def _unchanged(values: Sequence[Deviation]) -> set[str]:
+    """Names of values with the error of the one that they read, as a view or a transposition has."""
+    known = {value.name: value for value in values}
+    reads = {value.name: [known[name] for name in value.reads if name in known] for value in values}
+    return {
+        value.name
+        for value in values
+        if value.sqnr_db < math.inf
+        and len(reads[value.name]) == len(value.reads) == 1
+        and math.isclose(value.sqnr_db, reads[value.name][0].sqnr_db, abs_tol=1e-6)
+        and value.max_abs == reads[value.name][0].max_abs
+    }
 
 
 def _rows(table: Table, values: Sequence[Deviation], exact: bool, worst: set[str]) -> None:
@@ -71,17 +86,19 @@ def _own(value: Deviation) -> str:
 
 
 def _max(value: Deviation) -> str:
-    return f"{value.max_abs:.2g}"
+    return "" if value.rescaled else f"{value.max_abs:.2g}"
 
 
-def _notes(found: Comparison) -> Iterator[str]:
+def _notes(found: Comparison, left_out: int) -> Iterator[str]:
     values = found.deviations
+    if left_out:
+        yield f"left out: {left_out} that only move or keep what they read (--json has them)"
     if found.outputs_only:
         yield "outputs only: what an .onnx file computes on the way has no names in common with a program"
     scaled = sum(value.rescaled for value in values.values)
     if scaled:
-        yield f"{SCALED} {scaled} values were rescaled on purpose; dB are those after a factor for each of their units"
-    for name, alone in ((found.reference, values.only_reference), (found.other, values.only_other)):
+        yield f"{SCALED} rescaled on purpose: {scaled}, whose dB are those after a factor for each of their units"
+    for name, alone in ((f"{found.reference} only", values.only_reference), (f"{found.other} only", values.only_other)):
         if alone and not found.outputs_only:
             shown = ", ".join(alone[:3]) + (", ..." if len(alone) > 3 else "")
-            yield f"{len(alone)} values of {name} have no twin: {shown}"
+            yield f"values of {name}: {len(alone)} ({shown})"

@@ -146,7 +146,8 @@ def test_compare_shows_where_the_error_comes_from(graphc: Any, tmp_path: Path) -
     (worst,) = [row for row in rows if row[:1] == ["*"]]
     assert worst[1:4] == ["conv2d_2", "conv2", "aten.conv2d"]
     assert next(row for row in rows if row[:2] == ["output", "output"])
-    assert "3 values of small.pt2 have no twin: conv2d_1, batch_norm_1, relu_default_1" in out
+    assert "values of small.pt2 only: 3 (conv2d_1, batch_norm_1, relu_default_1)" in out
+    assert "left out: 1 that only move or keep what they read" in out
     short = graphc(*words, "--top", "1")[1]
     assert "conv2d_2" in short
     assert "linear" not in short

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import torch
 
@@ -12,7 +13,7 @@ CHUNK = 2**18
 """Numbers that are compared at a time, or one entry of dim 0 if that has more."""
 SUSPECT = 30.0
 """Decibels below which a factor for each unit is looked for."""
-LEAST = 8
+LEAST = 2
 """Numbers of a unit that a factor can be told from."""
 
 
@@ -29,10 +30,9 @@ def relative(sqnr_db: float) -> float:
 
 
 def units_of(shape: Sequence[int | str]) -> list[tuple[int, ...]]:
-    """Dims along which a value may be scaled: the second, the last, and both, where their sizes are fixed."""
-    dims = {1, len(shape) - 1} if len(shape) > 1 else set()
-    fixed = sorted(dim for dim in dims if isinstance(shape[dim], int))
-    return [(dim,) for dim in fixed] + ([(fixed[0], fixed[1])] if len(fixed) > 1 else [])
+    """Dims along which a value may be scaled: one or two of fixed size, none the first."""
+    fixed = [dim for dim, size in enumerate(shape) if dim and isinstance(size, int)]
+    return [dims for count in (1, 2) for dims in combinations(fixed, count)]
 
 
 @dataclass
@@ -55,18 +55,16 @@ class Noise:
         """One batch more; entries that are infinite, or nearly so, in both alike are left out."""
         signal = noise = 0.0
         for a, b in _parts(x, y):
-            gap = (a - b).nan_to_num(math.inf).masked_fill((a == b) | (a.isnan() & b.isnan()), 0).abs()
-            bounded = a.masked_fill(~(a.abs() < _bound(x)), 0)
-            signal, noise = signal + float(bounded.square().sum()), noise + float(gap.square().sum())
-            self.largest = max(self.largest, float(gap.max()) if gap.numel() else 0.0)
+            found = _sums(a.flatten(), b.flatten(), _bound(x))
+            signal, noise, self.largest = signal + found[0], noise + found[1], max(self.largest, found[2])
         self.signal, self.noise = self.signal + signal, self.noise + noise
         self.numbers += x.numel()
         if decibels(signal, noise) > SUSPECT or noise == math.inf:
             self.units, self.fits = (), {}
         for dims in self.units:
             for a, b in _parts(x, y):
-                found = _by_unit(a, b, dims)
-                self.fits[dims] = self.fits[dims] + found if dims in self.fits else found
+                sums = _by_unit(a, b, dims)
+                self.fits[dims] = self.fits[dims] + sums if dims in self.fits else sums
 
     @property
     def sqnr_db(self) -> float:
@@ -80,10 +78,11 @@ class Noise:
 
     def _scaled(self, fit: torch.Tensor) -> float:
         xx, xy, yy = fit
-        if self.numbers < LEAST * xx.numel():
+        each = self.numbers / xx.numel()
+        if each < LEAST:
             return -math.inf
         left = xx - torch.where(yy > 0, xy.square() / yy, 0)
-        return decibels(float(xx.sum()), float(left.clamp(min=0).sum()))
+        return decibels(float(xx.sum()), float(left.clamp(min=0).sum()) * each / (each - 1))
 
 
 def _parts(x: torch.Tensor, y: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -93,6 +92,19 @@ def _parts(x: torch.Tensor, y: torch.Tensor) -> Iterator[tuple[torch.Tensor, tor
     parts = [torch.split(v, rows) if v.dim() else (v,) for v in (x, y)]
     for a, b in zip(*parts, strict=True):
         yield a.double(), b.double()
+
+
+def _sums(a: torch.Tensor, b: torch.Tensor, bound: float) -> tuple[float, float, float]:
+    """Signal, noise and largest difference of two vectors."""
+    if not len(a):
+        return 0.0, 0.0, 0.0
+    signal, gap = float(a @ a), a - b
+    noise = float(gap @ gap)
+    if not (signal < bound * bound and noise < math.inf):  # only then there are entries to leave out
+        gap = gap.nan_to_num(math.inf).masked_fill((a == b) | (a.isnan() & b.isnan()), 0)
+        signal, noise = float(a.masked_fill(~(a.abs() < bound), 0).square().sum()), float(gap.square().sum())
+    least, most = gap.aminmax()
+    return signal, noise, max(-float(least), float(most))
 
 
 def _bound(x: torch.Tensor) -> float:

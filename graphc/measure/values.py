@@ -81,7 +81,17 @@ class ProgramValues:
         self.values = _values(program)
 
     def named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Inputs in the structure of the example inputs, by name."""
+        """Inputs in the structure of the example inputs, by name.
+
+        Raises:
+            GraphError: they are in another.
+        """
+        own, named = self.program.example()
+        if len(args) != len(own) or set(kwargs) != set(named):
+            given, wanted = (
+                f"{len(a)} by place, {', '.join(k) or 'none'} by name" for a, k in ((args, kwargs), (own, named))
+            )
+            raise GraphError(f"{self.name} does not take these inputs", why=f"it takes {wanted}, and there are {given}")
         return dict(zip((s.name for s in self.inputs), flat_inputs(self.program, args, kwargs), strict=True))
 
     def examples(self, dims: Mapping[str, int]) -> dict[str, Any]:

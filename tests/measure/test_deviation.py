@@ -368,3 +368,5 @@ def test_inputs_that_one_of_both_does_not_take() -> None:
         deviations(free, fixed, [((models.vectors(5),), {})])
     with pytest.raises(GraphError, match="there is no batch"):
         deviations(free, fixed, [])
+    with pytest.raises(GraphError, match="it takes 1 by place, none by name, and there are 0 by place, input by name"):
+        deviations(free, fixed, [((), {"input": models.vectors(4)})])

@@ -19,7 +19,8 @@ def test_decibels() -> None:
 
 
 def test_units() -> None:
-    assert units_of(("batch", 24, 7, 9)) == [(1,), (3,), (1, 3)]
+    assert units_of(("batch", 24, 7, 9)) == [(1,), (2,), (3,), (1, 2), (1, 3), (2, 3)]
+    assert units_of(("batch", "sequence", 4, 8)) == [(2,), (3,), (2, 3)]
     assert units_of(("batch", "sequence", 32)) == [(2,)]
     assert units_of(("batch", 32)) == [(1,)]
     assert units_of(("batch",)) == units_of(()) == []
@@ -58,8 +59,11 @@ def test_a_factor_for_each_unit(dims: tuple[int, ...], shape: tuple[int, ...]) -
 
 def test_factors_that_could_be_anything() -> None:
     few = Noise([(1, 2)])
-    few.add(torch.randn(2, 4, 3), torch.randn(2, 4, 3))
+    few.add(torch.randn(1, 4, 3), torch.randn(1, 4, 3))
     assert few.scaled_db == -math.inf
+    chance = Noise([(1, 2)])
+    chance.add(torch.randn(2, 40, 30), torch.randn(2, 40, 30))
+    assert -1 < chance.scaled_db < 1
     near = Noise([(1,)])
     x = torch.randn(50, 3)
     near.add(x, x * 1.001)
