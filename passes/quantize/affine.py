@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +31,15 @@ class Form:
     rows: int
     columns: int
     groups: int | None = None
+
+    def spread(self, factors: torch.Tensor, shape: Sequence[int], groups: int, dim: int) -> torch.Tensor:
+        """What each unit has, ``[units]``, along ``rows`` or ``columns`` of a weight: broadcasts to its shape."""
+        parts = [groups, *[1] * len(shape)]
+        parts[dim] = -1
+        spread = factors.reshape(parts)
+        if groups > 1:
+            spread = spread.expand(-1, shape[0] // groups, *[-1] * (len(shape) - 1))
+        return spread.flatten(0, 1)
 
 
 LINEAR = Form(data=0, weight=1, bias=2, rows=1, columns=2)
@@ -118,10 +127,7 @@ class Affine:
 
     def _scale(self, parameter: torch.Tensor, factors: torch.Tensor, dim: int) -> torch.Tensor:
         operand = parameter.permute(self.order)
-        parts = operand.reshape(self.groups, -1, *operand.shape[1:])
-        shape = [self.groups] + [1] * (parts.dim() - 1)
-        shape[dim] = -1
-        scaled = (parts * factors.reshape(shape)).flatten(0, 1)
+        scaled = operand * self.form.spread(factors, operand.shape, self.groups, dim)
         return scaled.permute([self.order.index(i) for i in range(scaled.dim())]).contiguous()
 
 
@@ -149,12 +155,28 @@ def affine(program: Program, node: Node) -> Affine | None:
     return Affine(node, form, name, tuple(order), groups, rank - len(shape) + 1)
 
 
+def constants(graph: Graph) -> set[Node]:
+    """Nodes that depend on tensors of the program alone, and these."""
+    found: set[Node] = set()
+    for node in graph.nodes:
+        inputs = node.all_input_nodes
+        if node.op == "get_attr" or (node.op == "call_function" and inputs and all(n in found for n in inputs)):
+            found.add(node)
+    return found
+
+
 def read_once(graph: Graph) -> set[str]:
     """Names of the tensors that one op reads, in one place: not the tied ones. A mask is no reader of its weight."""
+    own = constants(graph)
+    places: Counter[Node] = Counter()
+    for node in reversed(graph.nodes):
+        for source in tree_leaves((node.args, node.kwargs)):
+            if isinstance(source, Node) and source in own:
+                places[source] += places[node] if node in own else 1
     readers: Counter[str] = Counter()
-    for node in graph.nodes:
+    for node in own:
         if node.op == "get_attr":
-            readers[str(node.target)] += _readers(node)
+            readers[str(node.target)] += places[node]
     return {name for name, count in readers.items() if count == 1}
 
 
@@ -165,19 +187,6 @@ def constant(node: Node, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
     args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: constant(n, tensors))
     value: torch.Tensor = node.target(*args, **kwargs)  # type: ignore[operator] # an op overload
     return value
-
-
-def _readers(tensor: Node) -> int:
-    return sum(_readers(user) if _is_constant(user) else _places(user, tensor) for user in tensor.users)
-
-
-def _is_constant(node: Node) -> bool:
-    inputs = node.all_input_nodes
-    return node.op == "get_attr" or (node.op == "call_function" and bool(inputs) and all(map(_is_constant, inputs)))
-
-
-def _places(user: Node, tensor: Node) -> int:
-    return sum(leaf is tensor for leaf in tree_leaves((user.args, user.kwargs)))
 
 
 def _node(value: object) -> Node:

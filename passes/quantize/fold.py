@@ -65,7 +65,7 @@ class _Folding:
         if layer is None or layer.form.bias is None or layer.weight not in once:
             return None
         bias = layer.bias
-        return layer if bias is None or (bias.op == "get_attr" and bias.meta["val"].dim() == 1) else None
+        return layer if bias is None or (bias.op == "get_attr" and self.tensors[str(bias.target)].dim() == 1) else None
 
     def _gain_and_shift(self, norm: Node) -> tuple[torch.Tensor, torch.Tensor]:
         """The norm as ``gain * x + shift``, both ``[channels]``."""

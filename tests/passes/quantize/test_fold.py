@@ -83,6 +83,10 @@ CHAINS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "before, grouped": (lambda: Chain(nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3, groups=2)), (2, 4, 5, 6)),
     "before, linear": (lambda: Chain(nn.BatchNorm1d(4), nn.Linear(4, 6)), (3, 4)),
     "both": (lambda: Chain(nn.BatchNorm2d(4), nn.Conv2d(4, 6, 1), nn.BatchNorm2d(6)), (2, 4, 5, 6)),
+    "both, no bias": (
+        lambda: Chain(nn.BatchNorm2d(4), nn.Conv2d(4, 6, 1, bias=False), nn.BatchNorm2d(6)),
+        (2, 4, 5, 6),
+    ),
     "twice": (lambda: Chain(nn.Conv2d(4, 6, 1), nn.BatchNorm2d(6), nn.BatchNorm2d(6)), (2, 4, 5, 6)),
 }
 
