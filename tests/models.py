@@ -280,3 +280,15 @@ def residual() -> graphc.Program:
 
 def transformer(tied: bool = True) -> graphc.Program:
     return graphc.capture(seeded(Transformer, tied), (tokens(),), dynamic={"ids": {0: "batch", 1: "seq"}})
+
+
+def quantised(program: graphc.Program, scheme: str = "W8A8", **options: Any) -> graphc.Program:
+    """The program with integers, calibrated with its example inputs."""
+    from graphc.passes.quantize.quantize import Quantize
+
+    from graphc.pipeline.base import Context
+
+    args, kwargs = program.example()
+    context = Context(original=program, data={"calibration": lambda: [kwargs or args[0]]})
+    chosen = {"scheme": scheme, "target": "onnxruntime-cpu", "smooth": 0, **options}
+    return Quantize(**chosen).run(program, context)

@@ -18,6 +18,7 @@ from graphc.axes.axis import Axis, measure
 from graphc.coupling.flow import Analysis
 from graphc.errors import GraphError, nearest
 from graphc.ir.program import Program
+from graphc.ir.quantized import packed
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Budget:
     """What a program costs at given axis sizes.
 
     Attributes:
-        params: entries of all trainable parameters, tied ones once.
+        params: entries of all parameters, tied ones once; two in each byte that keeps two.
         macs: multiply-accumulates of one run.
         bytes: memory of all parameters, buffers and constants.
     """
@@ -49,12 +50,12 @@ def budget(analysis: Analysis, sizes: Mapping[Axis, int] | None = None, **dims: 
     at = dict(sizes or {})
     at.update(_dynamic(analysis, dims))
     params = total_bytes = 0
-    tensors = analysis.program.tensors()
+    tensors, halves = analysis.program.tensors(), packed(analysis.program.graph)
     for name, layout in analysis.tensors.items():
         entries = math.prod(measure(axis, at) for axis in layout)
         total_bytes += entries * tensors[name].element_size()
         if isinstance(tensors[name], torch.nn.Parameter):
-            params += entries
+            params += entries * (2 if name in halves else 1)
     macs = sum(math.prod(measure(axis, at) for axis in cost.axes) for cost in analysis.costs)
     return Budget(params, macs, total_bytes)
 

@@ -95,8 +95,12 @@ def _tensor_layout(program: Program, node: Node) -> Value:
     value = attribute(program.module, str(node.target))
     if not isinstance(value, torch.Tensor):
         return None
-    counts = None if value.is_floating_point() else f"{node.target} holds {value.dtype}: positions, not units"
-    return tuple(None if size == 1 else leaf(size, counts) for size in value.shape)
+    why = None
+    if isinstance(value, torch.nn.Parameter) and not value.is_floating_point():
+        why = f"{node.target} is quantised to {value.dtype}; cut before quantising"
+    elif not value.is_floating_point():
+        why = f"{node.target} holds {value.dtype}: positions, not units"
+    return tuple(None if size == 1 else leaf(size, why) for size in value.shape)
 
 
 def _input_layout(node: Node, name: str) -> Value:

@@ -17,7 +17,7 @@ from torch.fx import Graph, Node
 from torch.fx.proxy import GraphAppendingTracer, Proxy
 
 aten = torch.ops.aten
-LIBRARY = torch.library.Library("graphc", "DEF")
+LIBRARY: Any = torch.library.Library("graphc", "DEF")  # type: ignore[no-untyped-call] # torch has no types for it
 LIBRARY.define("fake_quantize(Tensor x, Tensor scale, Tensor zero_point, int low, int high) -> Tensor")
 LIBRARY.define("quantize(Tensor x, Tensor scale, Tensor zero_point, int low, int high) -> Tensor")
 LIBRARY.define("dequantize(Tensor x, Tensor scale, Tensor zero_point) -> Tensor")
@@ -30,6 +30,9 @@ RANGES = {
     torch.int32: (-(2**31), 2**31 - 1),
 }
 """Least and greatest number of each integer type."""
+
+ROWS = {aten.index.Tensor, aten.embedding.default}
+"""Ops that pick rows of a table."""
 
 
 def _steps(x: Any, scale: Any, zero_point: Any, low: int, high: int) -> Any:
@@ -74,7 +77,7 @@ def _unpack_int4(x: Any) -> Any:
 
 def pack_int4(x: torch.Tensor) -> torch.Tensor:
     """Numbers of 0 to 15, two in a byte: ``[..., n]`` becomes uint8 ``[..., n / 2]``, the first in the lower half."""
-    pairs = x.to(torch.uint8).unflatten(-1, (-1, 2))
+    pairs = x.to(torch.uint8).reshape(*x.shape[:-1], -1, 2)
     return pairs[..., 0] | (pairs[..., 1] << 4)
 
 
@@ -130,6 +133,25 @@ def _learn(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
 
 
 torch.library.register_autograd("graphc::fake_quantize", _learn, setup_context=_keep, lib=LIBRARY)
+
+
+def packed(graph: Graph) -> set[str]:
+    """Names of tensors with two numbers in each byte."""
+    read = [node.args[0] for node in graph.nodes if node.target is UNPACK]
+    return {name for name in map(_held, read) if name is not None}
+
+
+def scales(graph: Graph) -> set[str]:
+    """Names of tensors that only say what integers stand for: scales and zero points."""
+    read = [a for node in graph.nodes if node.target in (FAKE, QUANTIZE, DEQUANTIZE) for a in node.args[1:3]]
+    return {name for name in map(_held, read) if name is not None}
+
+
+def _held(value: Any) -> str | None:
+    """The name of the tensor that a value is, or is rows of; None if it is computed otherwise."""
+    while value.op == "call_function" and value.target in ROWS:
+        value = value.args[0]
+    return str(value.target) if value.op == "get_attr" else None
 
 
 def in_aten(graph: Graph) -> None:

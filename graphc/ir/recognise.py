@@ -63,9 +63,8 @@ class Pattern:
     def _fits(self, found: Mapping[Node, Any]) -> bool:
         """Have the arguments the types that the op and its arithmetic ask for?"""
         for argument in self.op._schema.arguments:
-            value = found[self.arguments[argument.name]]
-            if isinstance(value, Node):
-                value = value.meta["val"]
+            value: Any = found[self.arguments[argument.name]]
+            value = value.meta["val"] if isinstance(value, Node) else value
             if not isinstance(value, torch.Tensor if str(argument.type) == "Tensor" else int):
                 return False
             if argument.name in WHOLE.get(self.op, ()) and value.dtype not in RANGES:
@@ -124,5 +123,7 @@ def _same(pattern: Any, value: Any, found: dict[Node, Any]) -> bool:
 
 def _all(node: Node) -> list[Any]:
     """All arguments by the op's schema, those left out too."""
-    given = dict(zip((a.name for a in node.target._schema.arguments), node.args, strict=False)) | dict(node.kwargs)
-    return [given.get(a.name, a.default_value) for a in node.target._schema.arguments]  # type: ignore[union-attr] # an op of ATen
+    assert isinstance(node.target, torch._ops.OpOverload)
+    known = node.target._schema.arguments
+    given = dict(zip((a.name for a in known), node.args, strict=False)) | dict(node.kwargs)
+    return [given.get(a.name, a.default_value) for a in known]

@@ -1,6 +1,6 @@
 """Measurement: cost, latency, fidelity, and the report that holds them."""
 
-from graphc.measure.cost import Change, Cost, changes, cost, layers
+from graphc.measure.cost import Change, Cost, Form, changes, cost, layers
 from graphc.measure.deviation import Deviation, Deviations, deviations
 from graphc.measure.environment import environment
 from graphc.measure.fidelity import Fidelity, fidelity
@@ -13,6 +13,7 @@ __all__ = [
     "Deviation",
     "Deviations",
     "Fidelity",
+    "Form",
     "Measurement",
     "Ratio",
     "Step",

@@ -10,8 +10,40 @@ from graphc.coupling.cost import budget, one_sample
 from graphc.coupling.flow import analyze
 from graphc.ir.masks import make_permanent
 from graphc.ir.program import Program
+from graphc.ir.quantized import packed, scales
 
-Shapes = Mapping[str, tuple[int, ...]]
+
+@dataclass(frozen=True)
+class Form:
+    """What a tensor is like.
+
+    Attributes:
+        shape: its sizes; of numbers kept two in a byte, those of the numbers.
+        dtype: ``float32``, ``int8``, ``uint4``.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+    def __str__(self) -> str:
+        """``64x3x3x3``; with the type if that is not float32."""
+        return self.sizes if self.dtype == "float32" else f"{self.sizes} {self.dtype}"
+
+    @property
+    def sizes(self) -> str:
+        """``64x3x3x3``."""
+        return "x".join(map(str, self.shape)) or "scalar"
+
+    def became(self, other: Form) -> str:
+        """What is different in another: ``64x32 => 32x32``, ``float32 => int8``."""
+        if self.shape == other.shape:
+            return f"{self.dtype} => {other.dtype}"
+        if self.dtype == other.dtype:
+            return f"{self.sizes} => {other.sizes}"
+        return f"{self.sizes} {self.dtype} => {other.sizes} {other.dtype}"
+
+
+Forms = Mapping[str, Form]
 
 
 @dataclass(frozen=True)
@@ -19,7 +51,7 @@ class Cost:
     """What a program costs.
 
     Attributes:
-        params: entries of all parameters, tied ones once.
+        params: entries of all parameters, tied ones once, as numbers of any type; scales and zero points are none.
         macs: multiply-accumulates of one run (1 MAC = 2 FLOPs) in convolutions, linear layers, matrix
             products, attention and einsum. A ratio of MACs is not a speed-up.
         bytes: memory of all parameters, buffers and constants; of masks none, as no artifact has them.
@@ -40,26 +72,28 @@ class Change:
 
     Attributes:
         module: its path; empty for the root.
-        before, after: shapes by tensor name within the module; ``after`` is empty if it was removed,
+        before, after: its tensors by name within the module; ``after`` is empty if it was removed,
             ``before`` if it is new.
     """
 
     module: str
-    before: Shapes
-    after: Shapes
+    before: Forms
+    after: Forms
 
     def __str__(self) -> str:
-        """``layer1.0.conv1: weight 64x64x3x3 => 32x64x3x3`` or ``...: removed``."""
+        """``layer1.0.conv1: weight 64x64x3x3 => 32x64x3x3``, ``...: weight float32 => int8`` or ``...: removed``."""
         name = self.module or "(root)"
         if not self.after:
             return f"{name}: removed"
         if not self.before:
-            return f"{name}: new, {', '.join(f'{k} {_times(v)}' for k, v in self.after.items())}"
+            return f"{name}: new, {', '.join(f'{k} {v}' for k, v in self.after.items())}"
         words = []
         for key in dict.fromkeys([*self.before, *self.after]):
             old, new = self.before.get(key), self.after.get(key)
-            if old != new:
-                words.append(f"{key} {_times(old, 'new')} => {_times(new, 'removed')}")
+            if old is None or new is None:
+                words.append(f"{key} {old or 'new'} => {new or 'removed'}")
+            elif old != new:
+                words.append(f"{key} {old.became(new)}")
         return f"{name}: {', '.join(words)}"
 
 
@@ -79,21 +113,22 @@ def cost(program: Program, **dims: int) -> Cost:
     return Cost(found.params, found.macs, found.bytes)
 
 
-def layers(program: Program) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Shapes of all tensors but masks, by module path and by name within the module."""
-    table: dict[str, dict[str, tuple[int, ...]]] = defaultdict(dict)
-    for name, value in make_permanent(program).tensors().items():
+def layers(program: Program) -> dict[str, dict[str, Form]]:
+    """All tensors by module path and by name within the module, but masks, scales and zero points."""
+    program = make_permanent(program)
+    halves, left_out = packed(program.graph), scales(program.graph)
+    table: dict[str, dict[str, Form]] = defaultdict(dict)
+    for name, value in program.tensors().items():
         path, _, own = name.rpartition(".")
-        table[path][own] = tuple(value.shape)
+        if name in halves:
+            table[path][own] = Form((*value.shape[:-1], 2 * value.shape[-1]), "uint4")
+        elif name not in left_out:
+            table[path][own] = Form(tuple(value.shape), str(value.dtype).removeprefix("torch."))
     return dict(table)
 
 
 def changes(before: Program, after: Program) -> list[Change]:
-    """Modules whose tensors differ in shape, were removed or are new, in the order of ``before``."""
+    """Modules whose tensors differ in shape or type, were removed or are new, in the order of ``before``."""
     old, new = layers(before), layers(after)
     paths = dict.fromkeys([*old, *new])
     return [Change(p, old.get(p, {}), new.get(p, {})) for p in paths if old.get(p) != new.get(p)]
-
-
-def _times(shape: tuple[int, ...] | None, missing: str = "") -> str:
-    return missing if shape is None else "x".join(map(str, shape)) or "scalar"

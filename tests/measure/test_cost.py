@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from graphc.passes.quantize.fold import fold_batch_norms
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -17,9 +18,9 @@ from graphc.coupling.cost import budget
 from graphc.coupling.flow import analyze
 from graphc.errors import GraphError
 from graphc.ir.edit import redirect
-from graphc.measure import changes, cost, layers
+from graphc.measure import Form, changes, cost, layers
 from tests import models
-from tests.models import image, seeded, tokens, vectors
+from tests.models import image, quantised, seeded, tokens, vectors
 
 
 def counted(program: graphc.Program, **dims: int) -> int:
@@ -95,7 +96,7 @@ def test_a_tied_parameter_counts_once() -> None:
 
 def test_layers_and_changes_are_told_by_module() -> None:
     program = models.residual()
-    assert layers(program)["conv1"] == {"weight": (24, 12, 3, 3), "bias": (24,)}
+    assert layers(program)["conv1"] == {"weight": Form((24, 12, 3, 3)), "bias": Form((24,))}
     sliced = graphc.slice(program, {"conv1.out": range(8)})
     assert [str(change) for change in changes(program, sliced)] == [
         "conv1: weight 24x12x3x3 => 8x12x3x3, bias 24 => 8",
@@ -112,3 +113,22 @@ def test_removed_and_new_modules_are_told() -> None:
     shorter = redirect(program, {last: first})
     assert [str(c) for c in changes(program, shorter)] == ["conv1: removed", "norm1: removed", "conv2: removed"]
     assert str(changes(shorter, program)[0]) == "conv1: new, weight 24x12x3x3, bias 24"
+
+
+@pytest.mark.parametrize(("scheme", "group"), [("W8A8", None), ("W8A8-dynamic", None), ("W8A16", 16), ("W4A16", 16)])
+def test_numbers_of_any_type_are_parameters_but_not_what_they_stand_for(scheme: str, group: int | None) -> None:
+    model = nn.Sequential(nn.Linear(64, 128), nn.BatchNorm1d(128), nn.ReLU(), nn.Linear(128, 80, bias=False))
+    program = graphc.capture(model, (torch.randn(4, 64),))
+    after = quantised(program, scheme, group_size=group)
+    before = fold_batch_norms(program)
+    assert (cost(after).params, cost(after).macs) == (cost(before).params, cost(before).macs)
+    assert cost(after).bytes == sum(t.numel() * t.element_size() for t in after.tensors().values())
+    assert cost(after).bytes < cost(before).bytes * (0.25 if scheme == "W4A16" else 0.37)
+
+
+def test_changes_tell_types() -> None:
+    before = models.residual()
+    assert [str(change) for change in changes(before, quantised(before, "W8A8"))][:2] == [
+        "stem: weight float32 => int8, bias new => 12 int32",
+        "norm: removed",
+    ]
