@@ -32,6 +32,11 @@ class Form:
     columns: int
     groups: int | None = None
 
+    def unit_dim(self, node: Node) -> int:
+        """The dim of units, in data and result alike: the last, or the channels of a convolution."""
+        rank = len(node.meta["val"].shape)
+        return rank - 1 if self.groups is None else rank - len(_node(node.args[self.weight]).meta["val"].shape) + 1
+
     def spread(self, factors: torch.Tensor, shape: Sequence[int], groups: int, dim: int) -> torch.Tensor:
         """What each unit has, ``[units]``, along ``rows`` or ``columns`` of a weight: broadcasts to its shape."""
         parts = [groups, *[1] * len(shape)]
@@ -145,14 +150,14 @@ def affine(program: Program, node: Node) -> Affine | None:
     if found is None:
         return None
     name, order = found
-    shape, rank = _node(operand).meta["val"].shape, len(node.meta["val"].shape)
+    shape = _node(operand).meta["val"].shape
     if [program.module.get_parameter(name).shape[i] for i in order] != list(shape):
         return None
     if form.groups is None:
-        return Affine(node, form, name, tuple(order), 1, rank - 1) if len(shape) == 2 else None
+        return Affine(node, form, name, tuple(order), 1, form.unit_dim(node)) if len(shape) == 2 else None
     groups = node.args[form.groups] if len(node.args) > form.groups else 1
     assert isinstance(groups, int)
-    return Affine(node, form, name, tuple(order), groups, rank - len(shape) + 1)
+    return Affine(node, form, name, tuple(order), groups, form.unit_dim(node))
 
 
 def constants(graph: Graph) -> set[Node]:
