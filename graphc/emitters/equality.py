@@ -120,8 +120,8 @@ def difference(specs: Sequence[TensorSpec], expected: Any, found: Any, tolerance
 def relative_error(reference: Any, other: Any) -> float:
     """The largest relative error of the floating tensors of a result."""
     pairs = zip(pytree.tree_leaves(reference), pytree.tree_leaves(other), strict=True)
-    pairs = ((a.detach().double(), b.detach().double()) for a, b in pairs if isinstance(a, torch.Tensor) and a.is_floating_point())
-    return max((float((a - b).norm() / a.norm().clamp(min=1e-30)) for a, b in pairs), default=0.0)
+    real = [(a.double(), b.double()) for a, b in pairs if isinstance(a, torch.Tensor) and a.is_floating_point()]
+    return max((float((a - b).norm() / a.norm().clamp(min=1e-30)) for a, b in real), default=0.0)
 
 
 def _error(name: str, wanted: torch.Tensor, given: torch.Tensor, tolerance: float, where: str) -> float:

@@ -57,9 +57,7 @@ def least_opset(program: Program) -> int:
 
 def _scale_rank(node: Node) -> int:
     """Along how many dims a scale varies."""
-    scale = node.args[1]
-    assert isinstance(scale, Node)
-    return sum(size != 1 for size in scale.meta["val"].shape)
+    return sum(size != 1 for size in _read(node, 1).meta["val"].shape)
 
 
 def as_linear(module: GraphModule) -> None:
@@ -71,7 +69,7 @@ def as_linear(module: GraphModule) -> None:
     for node in list(graph.nodes):
         if node.target is aten.linear.default:
             _as_product(graph, node)
-        elif kind(node) == GLOBAL_AVERAGE and node.args[0].target is DEQUANTIZE:  # type: ignore[union-attr] # a tensor
+        elif kind(node) == GLOBAL_AVERAGE and _read(node).target is DEQUANTIZE:
             _as_average(graph, node)
     for node in list(graph.nodes):
         if node.target is DEQUANTIZE:
@@ -116,7 +114,7 @@ def _made(graph: Graph, near: Node, target: Any, *args: Any) -> Node:
 def _integers(weight: Node) -> bool:
     """Is a value made from integers of the program?"""
     while weight.target in (aten.view.default, aten.t.default, aten.transpose.int, aten.reshape.default):
-        weight = weight.args[0]  # type: ignore[assignment] # a tensor by the op's schema
+        weight = _read(weight)
     return weight.target is DEQUANTIZE and _held(weight.args[0]) is not None
 
 
@@ -130,12 +128,19 @@ def unrounded(program: Program) -> Program | None:
 def _without_rounding(graph: Graph) -> None:
     for node in list(graph.nodes):
         if node.target is DEQUANTIZE:
-            made = node.args[0]
-            made = made.args[0] if made.target is operator.getitem else made  # type: ignore[union-attr] # a tensor
-            if made.target in (QUANTIZE, DYNAMIC):  # type: ignore[union-attr] # a tensor by the op's schema
-                node.replace_all_uses_with(made.args[0])  # type: ignore[union-attr, arg-type] # likewise
-        elif node.target is FAKE and node.args[0].op != "get_attr":  # type: ignore[union-attr] # likewise
-            node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type] # likewise
+            made = _read(node)
+            made = _read(made) if made.target is operator.getitem else made
+            if made.target in (QUANTIZE, DYNAMIC):
+                node.replace_all_uses_with(_read(made))
+        elif node.target is FAKE and _read(node).op != "get_attr":
+            node.replace_all_uses_with(_read(node))
+
+
+def _read(node: Node, index: int = 0) -> Node:
+    """A tensor that an op reads."""
+    found = node.args[index]
+    assert isinstance(found, Node)
+    return found
 
 
 def _held(value: Any) -> Node | None:
@@ -150,7 +155,7 @@ class _Restated:
 
     def __init__(self, module: GraphModule, node: Node) -> None:
         self.module, self.graph, self.node = module, module.graph, node
-        self.x, self.scale, self.zero_point = node.args
+        self.x, self.scale, self.zero_point = (_read(node, i) for i in range(3))
 
     def replace(self) -> None:
         held = _held(self.x)
@@ -188,8 +193,9 @@ class _Restated:
         if after is not None:
             data, scale, zero_point, axis = data.t(), scale.t(), zero_point.t(), 0
         ending = FOUR_BITS if four else "_blocks"
-        parts = [self._new(n, ending, v) for n, v in ((held, data), (self.scale, scale), (self.zero_point, zero_point))]
-        self._put(after or whole, *parts, axis, block)
+        kept = self._new(held, ending, data)
+        scales, zeros = self._new(self.scale, ending, scale), self._new(self.zero_point, ending, zero_point)
+        self._put(after or whole, kept, scales, zeros, axis, block)
 
     @staticmethod
     def _turned(node: Node) -> Node | None:
@@ -197,12 +203,12 @@ class _Restated:
         users = list(node.users)
         return users[0] if len(users) == 1 and users[0].target is aten.t.default else None
 
-    def _value(self, node: Any) -> torch.Tensor:
+    def _value(self, node: Node) -> torch.Tensor:
         found = attribute(self.module, str(node.target))
         assert isinstance(found, torch.Tensor)
         return found.detach()
 
-    def _flat(self, node: Any) -> Any:
+    def _flat(self, node: Node) -> Node:
         """A scale as ONNX wants it; one that is computed has no dims already."""
         if node.op != "get_attr" or self._value(node).dim() == 0:
             return node
@@ -216,7 +222,7 @@ class _Restated:
         with self.graph.inserting_before(self.node):
             return self.graph.get_attr(name)
 
-    def _put(self, instead: Node, x: Any, scale: Any, zero_point: Any, axis: int, block: int) -> None:
+    def _put(self, instead: Node, x: Node, scale: Node, zero_point: Node, axis: int, block: int) -> None:
         with self.graph.inserting_before(instead):
             new = self.graph.call_function(LINEAR, (x, scale, zero_point, axis, block))
         instead.replace_all_uses_with(new)
@@ -236,10 +242,20 @@ def _to_dequantize(x: Any, scale: Any, zero_point: Any, axis: int, block: int) -
     return op.DequantizeLinear(x, scale, zero_point, axis=axis)
 
 
+def _to_unpack(x: Any) -> Any:
+    """Halves of bytes, as those of a table's rows."""
+    low = op.BitwiseAnd(x, op.CastLike(op.Constant(value_int=15), x))
+    high = op.BitShift(x, op.CastLike(op.Constant(value_int=4), x), direction="RIGHT")
+    last = op.Constant(value_ints=[-1])
+    pairs = op.Concat(op.Unsqueeze(low, last), op.Unsqueeze(high, last), axis=-1)
+    return op.Reshape(pairs, op.Concat(op.Shape(x, end=-1), last, axis=0))
+
+
 TRANSLATIONS: dict[str, Callable[..., Any]] = {
     str(QUANTIZE): _to_quantize,
     str(LINEAR): _to_dequantize,
     str(DYNAMIC): op.DynamicQuantizeLinear,
+    str(UNPACK): _to_unpack,
     str(AVERAGE): op.GlobalAveragePool,
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.fx import Node
 
@@ -24,8 +26,8 @@ def kind(node: Node) -> str:
 def _averages_images(node: Node) -> bool:
     if node.target is aten.adaptive_avg_pool2d.default:
         return node.args[1] in ([1, 1], [1], 1)
-    if node.target is aten.mean.dim:
-        data, dims = node.args[0], node.args[1]
-        rank = data.meta["val"].dim()  # type: ignore[union-attr] # a tensor by the op's schema
-        return rank == 4 and isinstance(dims, (list, tuple)) and sorted(d % 4 for d in dims) == [2, 3]  # type: ignore[operator, misc] # numbers by the op's schema
-    return False
+    data = node.args[0] if node.target is aten.mean.dim else None
+    if not isinstance(data, Node) or data.meta["val"].dim() != 4:
+        return False
+    dims: Any = node.args[1]
+    return isinstance(dims, (list, tuple)) and sorted(dim % 4 for dim in dims) == [2, 3]

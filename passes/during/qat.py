@@ -11,10 +11,10 @@ from graphc.ir.program import Program
 from graphc.pipeline.base import Context
 
 from ..options import DataName, Names, Samples
-from ..quantize.learned import clamp_scales, learnable, learned, scales
+from ..quantize.learned import learnable, learned, scales
 from ..quantize.quantize import Quantize
 from ..quantize.work import Work
-from .hook import Actions, Hook
+from .hook import Hook
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +64,6 @@ class Qat(Hook):
     def frozen(self, program: Program) -> frozenset[str]:
         """Scales that are not learned."""
         return frozenset() if self.learn_scales else frozenset(scales(program))
-
-    def start(self, program: Program) -> Actions:
-        """Scales stay above zero."""
-
-        def after(step: int, steps: int) -> None:
-            clamp_scales(program)
-
-        return Actions(after=after)
 
     def finish(self, program: Program) -> Program:
         """The program with integers."""

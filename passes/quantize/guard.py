@@ -72,7 +72,7 @@ def sensitivities(quantization: Quantization, calibration: Calibration) -> list[
             scaled = [value / value.detach().square().mean().sqrt().clamp(min=1e-12) for value in given]
             for _ in range(DRAWS):
                 random = [torch.randn(value.shape, generator=draw).to(value.device) for value in scaled]
-                total = sum((value * v).sum() for value, v in zip(scaled, random, strict=True))
+                total = torch.stack([(value * v).sum() for value, v in zip(scaled, random, strict=True)]).sum()
                 values = [value for value, _ in errors.values()]
                 found = torch.autograd.grad(total, values, allow_unused=True, retain_graph=True)
                 for (name, (_, error)), gradient in zip(errors.items(), found, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ from .placement import Point
 aten = torch.ops.aten
 BIAS = {"conv1d": 2, "conv2d": 2, "conv3d": 2, "linear": 2, "addmm": 0}
 """Where the bias stands of ops whose kernels take one of integers."""
+BIAS_REACH = 2.0**30
+"""Steps that a bias may be away from zero: half of what 32 bits hold."""
 
 
 def simulated(
@@ -69,11 +72,25 @@ def _bias(product: Contraction) -> Node | None:
     return bias if isinstance(bias, Node) else None
 
 
-def _made(graph: Graph, near: Node, target: Callable[..., object], *args: Argument) -> Node:
+def _made(graph: Graph, near: Node, target: Callable[..., object], *args: Argument, name: str | None = None) -> Node:
     """A new node that belongs to the module that another does."""
-    new = graph.call_function(target, args)
+    new = graph.create_node("call_function", target, args, name=name)
     new.meta = {key: near.meta[key] for key in ("nn_module_stack", "stack_trace") if key in near.meta}
     return new
+
+
+def _wide_enough(weight: Rounded, bias: torch.Tensor, scale: torch.Tensor) -> Rounded:
+    """The weight, with greater scales where 32 bits in steps of both scales would not reach the bias.
+
+    So it is for outputs whose weights are next to nothing, as those of a batch norm that lets nothing through.
+    """
+    least = bias.abs() / (scale * BIAS_REACH)
+    kept = weight.numbers.scale
+    wider = torch.maximum(kept, least.view(kept.shape) if kept.dim() else least.max())
+    if torch.equal(wider, kept):
+        return weight
+    numbers = replace(weight.numbers, scale=wider)
+    return replace(weight, numbers=numbers, integers=numbers.integers(weight.real()))
 
 
 class _Insertion:
@@ -107,10 +124,12 @@ class _Insertion:
                 continue
             if product.weight in self.rounded:
                 value, name = held[str(bias.target)].detach(), str(bias.target)
-                scale = (numbers.scale * self.rounded[product.weight].numbers.scale).flatten().expand(len(value))
+                weight = _wide_enough(self.rounded[product.weight], value, numbers.scale)
+                scale = (numbers.scale * weight.numbers.scale).flatten().expand(len(value))
                 zero = torch.zeros(len(value), dtype=torch.int32)
                 whole = Numbers(scale.contiguous(), zero, *RANGES[torch.int32])
-                self.rounded = {**self.rounded, name: Rounded(whole.integers(value.double()), whole)}
+                added = Rounded(whole.integers(value.double()), whole)
+                self.rounded = {**self.rounded, product.weight: weight, name: added}
 
     def _edit(self, graph: Graph) -> None:
         nodes = {node.name: node for node in graph.nodes}
@@ -152,9 +171,9 @@ class _Insertion:
             if bool((found.numbers.zero_point == found.numbers.zero_point.flatten()[0]).all()):
                 name = f"{tensors[0].target}_zero"
                 zero = self._tensor(graph, name, found.numbers.zero_point.flatten()[0].clone())
-                rows = [_made(graph, user, aten.index.Tensor, part, [user.args[1]]) for part in parts[:2]] + [zero]
+                rows = [self._gathered(graph, part, user) for part in parts[:2]] + [zero]
             else:
-                rows = [_made(graph, user, aten.index.Tensor, part, [user.args[1]]) for part in parts]
+                rows = [self._gathered(graph, part, user) for part in parts]
             if found.packed:
                 rows[0] = _made(graph, user, UNPACK, rows[0])
             new = _made(graph, user, DEQUANTIZE, *rows)
@@ -166,8 +185,8 @@ class _Insertion:
     def _gathered(self, graph: Graph, table: Node, user: Node) -> Node:
         """Rows of a table by number."""
         if self.tensors[str(table.target)].dim() == 2:
-            return graph.call_function(aten.embedding.default, (table, user.args[1]))
-        return graph.call_function(aten.index.Tensor, (table, [user.args[1]]))
+            return _made(graph, user, aten.embedding.default, table, user.args[1])
+        return _made(graph, user, aten.index.Tensor, table, [user.args[1]])
 
     @staticmethod
     def _back(node: Node, scale: Node, zero: Node, found: Rounded) -> list[tuple[Callable[..., object], Sequence[Any]]]:
@@ -206,16 +225,17 @@ class _Insertion:
                 zero = self._tensor(graph, f"{point.group}_zero_point", numbers.zero_point)
             made[point.group] = (scale, zero)
         with graph.inserting_after(node if scale.prev is not node else zero):
+            args = (node, scale, zero, numbers.low, numbers.high)
             if not self.integers:
-                return _made(graph, node, FAKE, node, scale, zero, numbers.low, numbers.high)
-            whole = _made(graph, node, QUANTIZE, node, scale, zero, numbers.low, numbers.high)
+                return _made(graph, node, FAKE, *args, name=f"{node.name}_rounded")
+            whole = _made(graph, node, QUANTIZE, *args, name=f"{node.name}_quantized")
         with graph.inserting_after(whole):
-            return _made(graph, node, DEQUANTIZE, whole, scale, zero)
+            return _made(graph, node, DEQUANTIZE, whole, scale, zero, name=f"{node.name}_dequantized")
 
     @staticmethod
     def _dynamic(graph: Graph, node: Node) -> Node:
         with graph.inserting_after(node):
-            made = _made(graph, node, DYNAMIC, node)
+            made = _made(graph, node, DYNAMIC, node, name=f"{node.name}_quantized")
         parts: list[Node] = []
         last = made
         for index in range(3):
@@ -223,4 +243,4 @@ class _Insertion:
                 last = _made(graph, node, operator.getitem, made, index)
             parts.append(last)
         with graph.inserting_after(last):
-            return _made(graph, node, DEQUANTIZE, *parts)
+            return _made(graph, node, DEQUANTIZE, *parts, name=f"{node.name}_dequantized")

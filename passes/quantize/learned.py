@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch.fx import Graph, Node
 
@@ -16,24 +18,25 @@ from .numbers import Numbers, Rounded
 from .placement import Point
 from .quantization import Quantization
 
-LEAST = 1e-9
-"""No scale is learned to be less."""
+EXP = torch.ops.aten.exp.default
 
 
 def learnable(quantization: Quantization) -> Program:
-    """The program with every rounding in it, differentiable, and every scale a parameter.
+    """The program with every rounding in it, differentiable, and the logarithm of every scale a parameter.
 
     Esser et al. 2020, Learned Step Size Quantization: the gradient passes a rounding as if it were not there,
-    within the range, and moves the scale.
+    within the range, and moves the scale. Its logarithm is learned (Jain et al. 2020, Trained Quantization
+    Thresholds), so that an optimiser's step changes small and great scales by the same share.
     """
     values = simulated(quantization.program, quantization.points, quantization.chosen, {})
     masked = {mask.weight: mask.node for mask in find_masks(values)}
     held = values.tensors()
     tensors: dict[str, torch.Tensor] = {}
-    for name in scales(values):
-        tensors[name] = torch.nn.Parameter(held[name].clone())
 
     def edit(graph: Graph) -> None:
+        for name in dict.fromkeys(str(_read(node, 1).target) for node in _roundings(graph)):
+            tensors[name] = torch.nn.Parameter(held[name].log())
+            _as_logarithm(graph, name)
         for name, found in quantization.rounded.items():
             if not found.blocks:
                 node = next(n for n in graph.nodes if n.op == "get_attr" and n.target == name)
@@ -43,41 +46,45 @@ def learnable(quantization: Quantization) -> Program:
     return rebuild(values, edit, tensors=tensors)
 
 
+def _as_logarithm(graph: Graph, name: str) -> None:
+    """Read a scale as the exponential of its tensor."""
+    node = next(n for n in graph.nodes if n.op == "get_attr" and n.target == name)
+    users = list(node.users)
+    with graph.inserting_after(node):
+        scale = graph.call_function(EXP, (node,))
+    for user in users:
+        user.replace_input_with(node, scale)
+
+
 def _round(
     graph: Graph, place: Node, name: str, numbers: Numbers, tensors: dict[str, torch.Tensor], taken: set[str]
 ) -> None:
+    """Put the rounding of a weight behind it."""
     users = list(place.users)
-    last = place
-    made: list[Node] = []
-    for ending, value in (
-        ("_scale", torch.nn.Parameter(numbers.scale.clone())),
-        ("_zero_point", numbers.zero_point.clone()),
-    ):
-        own = unused_name(f"{name}{ending}", taken)
-        tensors[own] = value
-        with graph.inserting_after(last):
-            last = graph.create_node("get_attr", own, name=own.replace(".", "_"))
-        made.append(last)
-    with graph.inserting_after(last):
-        new = graph.call_function(FAKE, (place, *made, numbers.low, numbers.high))
+    own = [unused_name(f"{name}{ending}", taken) for ending in ("_scale", "_zero_point")]
+    tensors[own[0]] = torch.nn.Parameter(numbers.scale.log())
+    tensors[own[1]] = numbers.zero_point.clone()
+    with graph.inserting_before(place.next):
+        logarithm, zero = (graph.create_node("get_attr", n, name=n.replace(".", "_")) for n in own)
+        scale = graph.call_function(EXP, (logarithm,))
+        new = graph.call_function(FAKE, (place, scale, zero, numbers.low, numbers.high))
     for user in users:
         user.replace_input_with(place, new)
 
 
-def _roundings(program: Program) -> list[Node]:
-    return [node for node in program.graph.nodes if node.target is FAKE]
+def _roundings(graph: Graph) -> list[Node]:
+    return [node for node in graph.nodes if node.target is FAKE]
+
+
+def _read(node: Node, index: int) -> Node:
+    found = node.args[index]
+    assert isinstance(found, Node)
+    return found
 
 
 def scales(program: Program) -> list[str]:
-    """Names of the scales of all roundings."""
-    return list(dict.fromkeys(str(node.args[1].target) for node in _roundings(program)))  # type: ignore[union-attr] # a tensor
-
-
-def clamp_scales(program: Program) -> None:
-    """Keep every scale above zero, in place; between steps of the training."""
-    tensors = program.tensors()
-    for name in scales(program):
-        tensors[name].detach().clamp_(min=LEAST)
+    """Names of the tensors that hold the scales of all roundings."""
+    return list(dict.fromkeys(str(_read(_read(node, 1), 0).target) for node in _roundings(program.graph)))
 
 
 def learned(program: Program) -> Program:
@@ -87,14 +94,13 @@ def learned(program: Program) -> Program:
     rounded: dict[str, Rounded] = {}
     points: list[Point] = []
     chosen: dict[str, Numbers | None] = {}
-    for node in _roundings(program):
-        source, numbers = node.args[0], _numbers(node, tensors)
-        assert isinstance(source, Node)
+    for node in _roundings(program.graph):
+        source, numbers = _read(node, 0), _numbers(node, tensors)
         if source.op == "get_attr":
             name = str(source.target)
             rounded[name] = Rounded(numbers.integers(tensors[name].detach()), numbers)
         else:
-            group = str(node.args[1].target).removesuffix("_scale")  # type: ignore[union-attr] # a tensor
+            group = str(_read(_read(node, 1), 0).target).removesuffix("_scale")
             readers = () if len(source.users) == 1 else tuple(user.name for user in node.users)
             points.append(Point(source.name, readers, group, False))
             chosen[group] = numbers
@@ -109,9 +115,9 @@ def learned(program: Program) -> Program:
     return converted(plain, points, chosen, rounded, products)
 
 
-def _numbers(node: Node, tensors: dict[str, torch.Tensor]) -> Numbers:
-    scale, zero = (tensors[str(a.target)].detach() for a in node.args[1:3])  # type: ignore[union-attr] # tensors
+def _numbers(node: Node, tensors: Mapping[str, torch.Tensor]) -> Numbers:
+    logarithm, zero = tensors[str(_read(_read(node, 1), 0).target)], tensors[str(_read(node, 2).target)]
     low, high = node.args[3:5]
     assert isinstance(low, int)
     assert isinstance(high, int)
-    return Numbers(scale, zero, low, high)
+    return Numbers(logarithm.detach().exp(), zero, low, high)

@@ -60,21 +60,18 @@ class Rounded:
         integers: of the weight's shape; ``[out, blocks, block]`` where blocks have scales of their own.
         numbers: what they stand for.
         turned: is the weight the transposed of what the blocks join to, as ``[in, out]``?
+        blocks: have blocks scales of their own?
     """
 
     integers: torch.Tensor
     numbers: Numbers
     turned: bool = False
+    blocks: bool = False
 
     @property
     def packed(self) -> bool:
         """Are they four bits each, kept two in a byte?"""
         return self.integers.dtype == torch.uint8 and self.numbers.high <= 15
-
-    @property
-    def blocks(self) -> bool:
-        """Have blocks scales of their own?"""
-        return self.numbers.scale.dim() == 3 and self.integers.dim() == 3 and self.numbers.scale.shape[-1] == 1
 
     def stored(self) -> torch.Tensor:
         """The integers as a program keeps them."""

@@ -51,7 +51,7 @@ class Quantize(Pass):
     calibration_data: DataName = "calibration"
     num_calibration_samples: Samples = None
     calibration_method: Annotated[str, Field(description=f"Finds ranges of values: {', '.join(sorted(METHODS))}.")] = (
-        "mse"
+        "minmax"
     )
     percentile: Annotated[float, Field(gt=0, le=100, description="For percentile: of the numbers that are held.")] = (
         99.99

@@ -20,6 +20,7 @@ from ..drop import allowed_drop
 from ..select import choose
 from .bias import correct_biases
 from .calibrate import calibrate
+from .equalize import equalize
 from .fold import fold_batch_norms
 from .guard import Sensitivity, guarded, sensitivities
 from .noise import output_sqnr
@@ -27,6 +28,8 @@ from .numbers import Chosen
 from .observers import METHODS, Observer
 from .placement import Point, place
 from .quantization import Quantization
+from .seams import layer_inputs
+from .smooth import channel_maxima, smooth
 from .target import Target, find_target
 from .weights import Layout, layouts, round_to_nearest
 
@@ -145,7 +148,8 @@ class Work:
     def _smoothed(self, program: Program) -> Program:
         """The program with ranges moved from values into weights as strongly as is best, or as was asked."""
         strength = self.options.smooth
-        inputs = {p.data.name for p in self.products(program) if not kind(p.node).startswith("conv")}
+        known = {node.name for node in layer_inputs(program)}
+        inputs = {p.data.name for p in self.products(program) if not kind(p.node).startswith("conv")} & known
         if not self.options.scheme.startswith("W8A8") or not inputs or strength == 0:
             return program
         if strength != "auto":
@@ -193,11 +197,6 @@ class Work:
         more = f"; in real numbers: {', '.join(kept)}" if kept else ""
         self.says.append(f"held {what}: {figure:.4g} {unit}{more}")
         return found
-
-
-equalize: Any = None
-smooth: Any = None
-channel_maxima: Any = None
 
 
 def _names(product: Contraction) -> list[str]:
