@@ -152,11 +152,11 @@ class Work:
         inputs = {p.data.name for p in self.products(program) if not kind(p.node).startswith("conv")} & known
         if not self.options.scheme.startswith("W8A8") or not inputs or strength == 0:
             return program
-        if strength != "auto":
-            return smooth(program, channel_maxima(program, self.calibration(), sorted(inputs)), strength)
-        if 2 * len(inputs) < len({p.data.name for p in self.products(program)}):
+        if strength == "auto" and 2 * len(inputs) < len({p.data.name for p in self.products(program)}):
             return program
-        maxima = channel_maxima(program, self.calibration(TRIAL_SAMPLES), sorted(inputs))
+        maxima = channel_maxima(program, self.calibration(), sorted(inputs))
+        if strength != "auto":
+            return smooth(program, maxima, strength)
         tried: dict[float, float] = {}
         programs: dict[float, Program] = {}
         for value in STRENGTHS:
