@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import importlib.metadata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,6 +33,7 @@ class Artifact:
         kind: the emitter's suffix: ``.onnx``, ``.pt2``, ``/``.
         error: largest relative error against the program (norm of the difference / norm).
         sizes: the sizes of the dynamic dims at which it was run.
+        facts: what else its emitter has to say of it; JSON-able.
     """
 
     path: Path
@@ -40,6 +41,7 @@ class Artifact:
     kind: str
     error: float
     sizes: tuple[Mapping[str, int], ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +98,10 @@ class Emitter(abc.ABC):
     def allowed(self, program: Program) -> float | Tolerance:
         """How far the artifact's outputs may be from the program's."""
         return self.tolerance
+
+    def facts(self, path: Path) -> Mapping[str, Any]:
+        """What there is to say of an artifact that was written, beside its size and error; JSON-able."""
+        return {}
 
     def load(self, path: Path) -> Program:
         """Read a program back.
@@ -193,7 +199,8 @@ def emit(program: Program, path: str | Path, **options: Any) -> Artifact:
         emitter.write(program, inside)
         equality = emitter.check(program, inside)
         size = sum(size_of(entry) for entry in inside.parent.iterdir())
-    return Artifact(path, size, emitter.suffix, equality.error, equality.sizes)
+        facts = emitter.facts(inside)
+    return Artifact(path, size, emitter.suffix, equality.error, equality.sizes, facts)
 
 
 def load(path: str | Path) -> Program:

@@ -20,7 +20,7 @@ from torch.export import ExportedProgram
 from torch.onnx import ONNXProgram
 from torch.utils import _pytree as pytree
 
-from graphc.emitters import quantized
+from graphc.emitters import fusions, quantized
 from graphc.emitters.base import Emitter
 from graphc.emitters.equality import Runner, Tolerance, relative_error
 from graphc.emitters.exporting import export, with_plain_outputs
@@ -32,6 +32,8 @@ from graphc.ir.program import Program
 
 OPSETS = range(18, onnx.defs.onnx_opset_version() + 1)
 TWO_GB = 2 * 10**9
+FUSIONS = "graphc_fusions"
+"""The key of a file's metadata that tells how many ops are fused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +42,14 @@ class OnnxEmitter(Emitter):
 
     Attributes:
         opset_version: operator set of the file; None is torch.onnx's own choice.
+        optimize: the runtime whose own fused ops are written where they are faster: ``onnxruntime``.
         external_data: put the weights into ``<name>.onnx.data``; None does so above ``threshold``.
         threshold: bytes of weights that one file may hold (a protobuf cannot pass 2 GB).
     """
 
     suffix: ClassVar[str] = ".onnx"
     opset_version: int | None = None
+    optimize: str | None = None
     external_data: bool | None = None
     threshold: int = TWO_GB
 
@@ -56,6 +60,8 @@ class OnnxEmitter(Emitter):
                 where="opset_version",
                 hint=f"give a number from {OPSETS[0]} to {OPSETS[-1]}, or nothing",
             )
+        if self.optimize is not None:
+            fusions.check(self.optimize, self.opset_version)
 
     def write(self, program: Program, path: Path) -> None:
         """Translate the program to ONNX and save it, with its weights beside it if they are many.
@@ -63,13 +69,16 @@ class OnnxEmitter(Emitter):
         Raises:
             EmitError: an op has no translation (named), or the file does not pass onnx.checker.
         """
-        module = with_plain_outputs(program)
+        module = with_plain_outputs(fusions.restate(program) if self.optimize else program)
         say_otherwise(module.graph)
         quantized.as_linear(module)
         module.recompile()
         exported = export(module, program.contract)
         translated = _translate(exported, self._opset(program, path.name), path.name)
         quantized.in_four_bits(translated)
+        fusions.repeat_angles(translated.model)
+        if self.optimize:
+            translated.model.metadata_props[FUSIONS] = json.dumps(fusions.finish(translated.model))
         _name(translated, program)
         values = [value.const_value for value in translated.model.graph.initializers.values()]
         weights = sum(value.nbytes for value in values if value is not None)
@@ -79,12 +88,19 @@ class OnnxEmitter(Emitter):
 
     def _opset(self, program: Program, where: str) -> int | None:
         """The operator set that was asked for, or the least that the program's numbers need."""
-        least = quantized.least_opset(program)
+        least = max(quantized.least_opset(program), fusions.OPSET if self.optimize else 0)
         if self.opset_version is not None and self.opset_version < least:
             why = "weights in four bits or with a scale a block came with it"
             hint = "give a higher opset_version, or none"
             raise EmitError(f"the program needs opset_version {least}", where=where, why=why, hint=hint)
         return self.opset_version or least or None
+
+    def facts(self, path: Path) -> dict[str, Any]:
+        """How many ops of each kind are fused, where that was asked for."""
+        if not self.optimize:
+            return {}
+        properties = onnx.load(str(path), load_external_data=False).metadata_props
+        return {"fusions": json.loads(next(entry.value for entry in properties if entry.key == FUSIONS))}
 
     def allowed(self, program: Program) -> float | Tolerance:
         """Where values are rounded, no more than the rounding itself moves the outputs.

@@ -10,7 +10,7 @@ from onnxscript import opset18
 from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 
-from graphc.emitters import quantized
+from graphc.emitters import fusions, quantized
 from graphc.ir.graph import attribute
 
 aten = torch.ops.aten
@@ -120,5 +120,6 @@ def _grouped_product(rows: Any, weights: Any, ends: Any) -> Any:
 TRANSLATIONS: dict[str, Callable[..., Any]] = {
     "transformers.grouped_mm_fallback.default": _grouped_product,
     **quantized.TRANSLATIONS,
+    **fusions.TRANSLATIONS,
 }
 """By name, so that no library need be imported."""

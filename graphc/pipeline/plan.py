@@ -31,6 +31,7 @@ class Plan:
     data: Mapping[str, Data] = field(default_factory=dict)
     emit: tuple[str, ...] = ()
     opset_version: int | None = None
+    optimize: str | None = None
     output_dir: Path | None = None
     bench: Bench | None = None
     seed: int = 0
@@ -60,7 +61,16 @@ def plan(recipe: Recipe, output_dir: str | Path | None = None, device: str = "cp
         GraphError: a name, option, target or place to write is wrong, or the model cannot be captured.
     """
     passes = recipe.make_passes()
-    check(passes, recipe.data, recipe.emit, recipe.opset_version, output_dir, recipe.metric, resume)
+    check(
+        passes,
+        recipe.data,
+        recipe.emit,
+        recipe.opset_version,
+        recipe.optimize,
+        output_dir,
+        recipe.metric,
+        resume,
+    )
     for name, spec in recipe.data.items():
         find_target(spec.target, f"data.{name}")
     return Plan(
@@ -69,6 +79,7 @@ def plan(recipe: Recipe, output_dir: str | Path | None = None, device: str = "cp
         data={name: target_loader(name, spec.target, spec.kwargs) for name, spec in recipe.data.items()},
         emit=tuple(recipe.emit),
         opset_version=recipe.opset_version,
+        optimize=recipe.optimize,
         output_dir=Path(output_dir) if output_dir is not None else None,
         bench=recipe.bench,
         seed=recipe.seed,
@@ -113,6 +124,7 @@ def check(
     data: Collection[str],
     emit: Sequence[str],
     opset_version: int | None,
+    optimize: str | None,
     output_dir: str | Path | None,
     metric: str | None,
     resume: bool,
@@ -127,7 +139,7 @@ def check(
     check_references(passes)
     check_opset(passes, opset_version)
     check_metric(metric, data)
-    check_outputs(emit, opset_version, output_dir)
+    check_outputs(emit, opset_version, optimize, output_dir)
     if resume and output_dir is None:
         raise RecipeError("there is nothing to resume from", where="resume", hint="give output_dir (-o FOLDER)")
 
@@ -183,7 +195,9 @@ def check_references(passes: Sequence[Pass]) -> None:
                 raise RecipeError(what, where=f"passes[{i}]", hint=hint)
 
 
-def check_outputs(names: Sequence[str], opset_version: int | None, output_dir: str | Path | None) -> None:
+def check_outputs(
+    names: Sequence[str], opset_version: int | None, optimize: str | None, output_dir: str | Path | None
+) -> None:
     """See that every artifact can be written, before any work.
 
     Raises:
@@ -194,13 +208,14 @@ def check_outputs(names: Sequence[str], opset_version: int | None, output_dir: s
     for name in names:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise GraphError(f"the artifact {name!r} would leave the output folder", where="emit", hint="give a name")
-        make_emitter(name, emit_options(name, opset_version))
+        make_emitter(name, emit_options(name, opset_version, optimize))
     if output_dir is not None:
         check_writable(Path(output_dir) / "report.json")
         for name in names:
             check_writable(Path(output_dir) / name)
 
 
-def emit_options(name: str, opset_version: int | None) -> dict[str, Any]:
+def emit_options(name: str, opset_version: int | None, optimize: str | None) -> dict[str, Any]:
     """Options of the emitter of one artifact."""
-    return {"opset_version": opset_version} if opset_version is not None and name.endswith(".onnx") else {}
+    options = {"opset_version": opset_version, "optimize": optimize} if name.endswith(".onnx") else {}
+    return {name: value for name, value in options.items() if value is not None}

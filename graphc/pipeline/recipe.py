@@ -72,6 +72,9 @@ class Recipe(_Strict):
     passes: list[dict[str, Any]] = Field(default_factory=list, description="Passes in the order in which they run.")
     emit: list[str] = Field(default_factory=list, description="Files to write: .onnx, .pt2, or a folder.")
     opset_version: int | None = Field(default=None, description="ONNX opset.")
+    optimize: str | None = Field(
+        default=None, description="Runtime that ONNX files are written for, fused as it runs them fastest: onnxruntime."
+    )
     bench: Bench | None = Field(default_factory=Bench, description="Latency; null measures none.")
 
     def make_passes(self) -> list[Pass]:

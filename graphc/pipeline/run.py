@@ -57,6 +57,7 @@ def compile(
     data: Mapping[str, Data | Iterable[Any]] | None = None,
     emit: Sequence[str] = (),
     opset_version: int | None = None,
+    optimize: str | None = None,
     output_dir: str | Path | None = None,
     bench: Bench | None = None,
     seed: int = 0,
@@ -75,6 +76,7 @@ def compile(
         data: loaders by name, as iterables or as callables that give one.
         emit: names of files to write in ``output_dir``: ``model.onnx``, ``model.pt2``, ``model/``.
         opset_version: of ONNX files.
+        optimize: the runtime that ONNX files are fused for: ``onnxruntime``.
         output_dir: where files and report.json go; without it nothing is written.
         bench: how to measure latency; None measures none.
         seed, device: for passes that train or draw.
@@ -91,7 +93,7 @@ def compile(
     if isinstance(model, (str, Path, Mapping, Recipe)):
         recipe = model if isinstance(model, Recipe) else read_recipe(model)
         return run(plan(recipe, output_dir, device, resume), watch)
-    check(passes, data or {}, emit, opset_version, output_dir, metric, resume)
+    check(passes, data or {}, emit, opset_version, optimize, output_dir, metric, resume)
     original = model if isinstance(model, Program) else capture(model, args, kwargs, dynamic=dynamic)
     made = Plan(
         original=original,
@@ -99,6 +101,7 @@ def compile(
         data={name: loader(value) for name, value in (data or {}).items()},
         emit=tuple(emit),
         opset_version=opset_version,
+        optimize=optimize,
         output_dir=Path(output_dir) if output_dir is not None else None,
         bench=bench,
         seed=seed,
@@ -218,6 +221,7 @@ def _artifact(artifact: Artifact, latency: Latency | None) -> dict[str, Any]:
         "bytes": artifact.bytes,
         "relative_error": artifact.error,
         "checked_at": [dict(sizes) for sizes in artifact.sizes],
+        **artifact.facts,
     }
     return {**facts, "latency": latency.to_dict()} if latency is not None else facts
 
@@ -227,7 +231,7 @@ def _emit(made: Plan, program: Program, watch: Watch) -> tuple[list[Artifact], d
     measured: dict[str, Latency] = {}
     for name in made.emit:
         assert made.output_dir is not None
-        options = emit_options(name, made.opset_version)
+        options = emit_options(name, made.opset_version, made.optimize)
         watch("emit", name)
         artifact = emit(program, made.output_dir / name, **options)
         latency = time_artifact(made.original, program, artifact, options, made.bench)
