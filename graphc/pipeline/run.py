@@ -75,20 +75,17 @@ def compile(
         passes: what to do; their names must differ.
         data: loaders by name, as iterables or as callables that give one.
         emit: names of files to write in ``output_dir``: ``model.onnx``, ``model.pt2``, ``model/``.
-        opset_version: of ONNX files.
-        optimize: the runtime that ONNX files are fused for: ``onnxruntime``.
+        opset_version, optimize: of ONNX files; the latter is the runtime that they are fused for, ``onnxruntime``.
         output_dir: where files and report.json go; without it nothing is written.
         bench: how to measure latency; None measures none.
         seed, device: for passes that train or draw.
         metric: ``accuracy``, ``top-5``, ``f1``, ``perplexity``, ``cosine``, or ``package.module:callable``,
             taken on the data called ``eval`` before the first pass, after each that trains and at the end.
         resume: training goes on from what an interrupted compile left in ``output_dir``.
-        watch: called with each event: ``captured``, ``pass``, ``progress``, ``done``, ``emit``, ``emitted``,
-            ``report``.
+        watch: called with each event: ``captured pass progress evaluated done emit emitted report``.
 
     Raises:
-        GraphError: the model, a pass, an option or a place to write is wrong (before any long
-            work), or a pass or an artifact fails its proof.
+        GraphError: the model, a pass, an option or a place to write is wrong (before any long work), or a proof fails.
     """
     if isinstance(model, (str, Path, Mapping, Recipe)):
         recipe = model if isinstance(model, Recipe) else read_recipe(model)
