@@ -16,6 +16,8 @@ import torch
 from torch.fx import Graph, Node
 from torch.fx.proxy import GraphAppendingTracer, Proxy
 
+from graphc.ir.program import Program
+
 aten = torch.ops.aten
 LIBRARY: Any = torch.library.Library("graphc", "DEF")  # type: ignore[no-untyped-call] # torch has no types for it
 LIBRARY.define("fake_quantize(Tensor x, Tensor scale, Tensor zero_point, int low, int high) -> Tensor")
@@ -152,6 +154,11 @@ def _held(value: Any) -> str | None:
     while value.op == "call_function" and value.target in ROWS:
         value = value.args[0]
     return str(value.target) if value.op == "get_attr" else None
+
+
+def is_quantised(program: Program) -> bool:
+    """Has a program integers, or real numbers that are rounded as if they were?"""
+    return any(node.target in MEANING for node in program.graph.nodes)
 
 
 def in_aten(graph: Graph) -> None:

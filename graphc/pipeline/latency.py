@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,13 @@ from graphc.coupling.cost import one_sample
 from graphc.emitters.base import Artifact, emit
 from graphc.emitters.staging import size_of
 from graphc.ir.program import Program
+from graphc.ir.quantized import is_quantised
 from graphc.measure.latency import compare, ratio
+from graphc.measure.placement import placement, why_not_faster
 from graphc.pipeline.recipe import Bench
+
+FASTER = 0.95
+"""A ratio after / before above this is no gain worth its name."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,7 @@ class Latency:
         before_ms, after_ms: median milliseconds of one run.
         ratio, low, high: median of the paired ratios after / before, and its 95 % interval.
         bytes_before: size of the original's artifact; None where there is none.
+        warnings: why integers are no faster, where they are not.
     """
 
     backend: str
@@ -34,6 +40,7 @@ class Latency:
     low: float
     high: float
     bytes_before: int | None = None
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """All fields."""
@@ -41,8 +48,17 @@ class Latency:
 
 
 def time_programs(original: Program, program: Program, bench: Bench | None) -> Latency | None:
-    """Both programs in PyTorch; None if the recipe measures nothing."""
-    return None if bench is None else _compare([original, program], original, bench)
+    """Both programs in PyTorch, or in onnxruntime if one has integers, for which PyTorch has no kernels.
+
+    None if the recipe measures nothing.
+    """
+    if bench is None:
+        return None
+    if not is_quantised(program):
+        return _compare([original, program], original, bench)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [emit(p, Path(folder) / f"{i}.onnx").path for i, p in enumerate((original, program))]
+        return _compare(list(paths), original, bench)
 
 
 def time_artifact(
@@ -53,7 +69,10 @@ def time_artifact(
         return None
     with tempfile.TemporaryDirectory() as folder:
         baseline = emit(original, Path(folder) / "original.onnx", **options)
-        return _compare([baseline.path, artifact.path], original, bench, size_of(baseline.path))
+        found = _compare([baseline.path, artifact.path], original, bench, size_of(baseline.path))
+    if is_quantised(program) and bench.device == "cpu" and found.ratio > FASTER:
+        return replace(found, warnings=tuple(why_not_faster(placement(artifact.path))))
+    return found
 
 
 def _compare(things: list[Any], original: Program, bench: Bench, size: int | None = None) -> Latency:

@@ -10,13 +10,14 @@ from pydantic import Field
 
 from graphc.errors import GraphError, RecipeError, nearest
 from graphc.ir.program import Program
-from graphc.ir.quantized import MEANING
+from graphc.ir.quantized import is_quantised
 from graphc.pipeline.base import Context, Pass
 
 from ..contractions import contractions
 from ..drop import MaxDrop, allowed_drop
 from ..options import DataName, Names, Samples
 from .observers import METHODS
+from .rounding import Method
 from .target import Rules, Scheme, Target, find_target
 from .weights import check_finite
 from .work import Work
@@ -57,6 +58,13 @@ class Quantize(Pass):
         99.99
     )
     group_size: Annotated[int | None, Field(ge=2, description="Inputs of a weight that share a scale.")] = None
+    weight_method: Annotated[
+        Method,
+        Field(
+            description="How weights are rounded: by themselves, with scales of least error, or each column with what "
+            "makes good the errors of those before (gptq, needs calibration data)."
+        ),
+    ] = "round-to-nearest"
     embeddings: Annotated[bool, Field(description="Keep embedding tables in 8 bits too.")] = True
     smooth: Annotated[
         float | Literal["auto"],
@@ -102,7 +110,8 @@ class Quantize(Pass):
     def _reads_data(self) -> bool:
         smoothed = self.scheme == "W8A8-dynamic" and self.smooth != 0
         guards = self.min_sqnr_db is not None or self.max_drop is not None
-        return self.scheme == "W8A8" or smoothed or self.corrects_biases or guards
+        by_inputs = self.weight_method == "gptq"
+        return self.scheme == "W8A8" or smoothed or by_inputs or self.corrects_biases or guards
 
     @property
     def corrects_biases(self) -> bool:
@@ -123,7 +132,7 @@ class Quantize(Pass):
         Raises:
             GraphError: it is quantised already, or its weights are not finite.
         """
-        if any(node.target in MEANING for node in program.graph.nodes):
+        if is_quantised(program):
             what = "the program is quantised already"
             raise GraphError(what, where=f"pass {self.title}", hint="quantise once, after everything else")
         check_finite(program, {p.weight for p in contractions(program)})
@@ -137,4 +146,4 @@ class Quantize(Pass):
 
     def ensures(self, before: Program, after: Program) -> None:
         """Something became integers."""
-        assert any(node.target in MEANING for node in after.graph.nodes)
+        assert is_quantised(after)

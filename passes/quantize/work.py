@@ -22,16 +22,18 @@ from .bias import correct_biases
 from .calibrate import calibrate
 from .equalize import equalize
 from .fold import fold_batch_norms
+from .grids import Grids
 from .guard import Sensitivity, guarded, sensitivities
 from .noise import output_sqnr
 from .numbers import Chosen
 from .observers import METHODS, Observer
 from .placement import Point, place
 from .quantization import Quantization
+from .rounding import Method, round_weights
 from .seams import layer_inputs
 from .smooth import channel_maxima, smooth
 from .target import Target, find_target
-from .weights import Layout, layouts, round_to_nearest
+from .weights import Layout, layouts
 
 if TYPE_CHECKING:
     from .quantize import Quantize
@@ -121,15 +123,18 @@ class Work:
             raise GraphError("there is nothing to quantise", where=f"pass {self.options.title}", why=why)
         return choose(known, _names, self.options.targets, self.options.ignore, self.options.title)
 
-    def decided(self, program: Program, calibration: Calibration) -> Quantization:
+    def decided(
+        self, program: Program, calibration: Calibration, weight_method: Method | None = None
+    ) -> Quantization:
         """Places, numbers and rounded weights of a prepared program."""
         options = self.options
         products = self.products(program)
         bits, _ = self.target.weight_bits(options.scheme)
-        rounded = round_to_nearest(program, layouts(program, products, options.group_size), bits)
+        own = layouts(program, products, options.group_size)
+        grids = {name: Grids(layout, bits, self.rules.zero_points) for name, layout in own.items()}
         if options.embeddings:
-            tables = _tables(program, rounded)
-            rounded |= round_to_nearest(program, {name: Layout(0) for name in tables}, TABLE_BITS)
+            grids |= {name: Grids(Layout(0), TABLE_BITS) for name in _tables(program, own)}
+        rounded = round_weights(program, products, grids, weight_method or options.weight_method, calibration)
         points = place(program, self.rules, products) if options.scheme.startswith("W8A8") else []
         return Quantization(
             program, self.rules, tuple(products), tuple(points), self._chosen(program, points, calibration), rounded
@@ -161,7 +166,9 @@ class Work:
         programs: dict[float, Program] = {}
         for value in STRENGTHS:
             programs[value] = smooth(program, maxima, value) if value else program
-            tried[value] = self._sqnr(self.decided(programs[value], self.calibration(TRIAL_SAMPLES)), TRIAL_SAMPLES)
+            tried[value] = self._sqnr(
+                self.decided(programs[value], self.calibration(TRIAL_SAMPLES), "round-to-nearest"), TRIAL_SAMPLES
+            )
         best = max(tried, key=tried.__getitem__)
         figures = ", ".join(f"{value:g}: {found:.1f} dB" for value, found in tried.items())
         self.says.append(f"smoothed with strength {best:g} ({figures})")
