@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from graphc.ir.edit import rebuild
 from graphc.ir.graph import attribute
 from graphc.ir.kinds import GLOBAL_AVERAGE, kind
 from graphc.ir.program import Program
-from graphc.ir.quantized import DEQUANTIZE, DYNAMIC, FAKE, LIBRARY, QUANTIZE, RANGES, UNPACK, expand
+from graphc.ir.quantized import DEQUANTIZE, DYNAMIC, FAKE, LIBRARY, QUANTIZE, RANGES, UNPACK, expand, pack_int4
 
 aten = torch.ops.aten
 op: Any = opset18
@@ -45,6 +46,27 @@ LIBRARY.impl("global_average", lambda x: x.mean((2, 3), True), "CompositeExplici
 torch.library.register_fake("graphc::global_average", lambda x: x.mean((2, 3), True), lib=LIBRARY)
 LIBRARY.impl("dequantize_linear", _dequantize_linear, "CompositeExplicitAutograd")
 torch.library.register_fake("graphc::dequantize_linear", _dequantize_linear, lib=LIBRARY)
+
+
+def _dynamic_product(x: Any, scale: Any, zero_point: Any, weight: Any, weight_scale: Any) -> Any:
+    """``[..., in]`` as uint8 times ``[in, out]`` as int8 with a scale for each output."""
+    return torch.ops.graphc.dequantize(x, scale, zero_point) @ (weight.to(scale.dtype) * weight_scale)
+
+
+def _table_product(x: Any, table: Any, scale: Any, zero_point: Any) -> Any:
+    """``[..., in]`` times the rows of a table ``[out, blocks, block / 2]`` in four bits: onnxruntime's MatMulNBits."""
+    rows, blocks, half = table.shape
+    sizes = {"K": blocks * half * 2, "N": rows, "bits": 4, "block_size": half * 2}
+    inputs, shape = (x, table, scale, zero_point), (*x.shape[:-1], rows)
+    return torch.onnx.ops.symbolic("com.microsoft::MatMulNBits", inputs, sizes, dtype=x.dtype, shape=shape, version=1)
+
+
+LIBRARY.define(
+    "dynamic_product(Tensor x, Tensor scale, Tensor zero_point, Tensor weight, Tensor weight_scale) -> Tensor"
+)
+LIBRARY.impl("dynamic_product", _dynamic_product, "CompositeExplicitAutograd")
+torch.library.register_fake("graphc::dynamic_product", _dynamic_product, lib=LIBRARY)
+DYNAMIC_PRODUCT = torch.ops.graphc.dynamic_product.default
 LINEAR = torch.ops.graphc.dequantize_linear.default
 AVERAGE = torch.ops.graphc.global_average.default
 
@@ -67,6 +89,8 @@ def as_linear(module: GraphModule) -> None:
         if node.target is FAKE:
             expand(graph, node)
     for node in list(graph.nodes):
+        if node.target in PRODUCTS and (_as_dynamic(module, node) or _as_shared_table(module, node)):
+            continue
         if node.target is aten.linear.default:
             _as_product(graph, node)
         elif kind(node) == GLOBAL_AVERAGE and _read(node).target is DEQUANTIZE:
@@ -92,6 +116,78 @@ def _as_product(graph: Graph, node: Node) -> None:
             new = new if bias is None else _made(graph, node, aten.add.Tensor, new, bias)
     node.replace_all_uses_with(new)
     graph.erase_node(node)
+
+
+@dataclass(frozen=True)
+class _Form:
+    """Where a product has its data, weight and bias, and whether its weight is ``[out, in]``."""
+
+    data: int
+    weight: int
+    bias: int | None
+    by_rows: bool
+
+
+PRODUCTS = {
+    aten.linear.default: _Form(0, 1, 2, True),
+    aten.addmm.default: _Form(1, 2, 0, False),
+    aten.mm.default: _Form(0, 1, None, False),
+    aten.matmul.default: _Form(0, 1, None, False),
+}
+
+
+def _as_dynamic(module: GraphModule, node: Node) -> bool:
+    """A product of values whose range is found when it runs, as one of integers: runtimes fuse it with what follows."""
+    form = PRODUCTS[node.target]
+    data, weight = (node.args[i] for i in (form.data, form.weight))
+    if not isinstance(data, Node) or not isinstance(weight, Node):
+        return False
+    held = _held(weight.args[0]) if weight.target is DEQUANTIZE else None
+    if data.target is not DEQUANTIZE or _read(data).target is not operator.getitem or held is None:
+        return False
+    if weight.args[0] is not held or _scale_rank(weight) > 1 or attribute(module, str(held.target)).dim() != 2:
+        return False
+    if form.by_rows and len(held.users) > 1:  # a table whose rows are read too stays as it is kept
+        return False
+    restated = _Restated(module, weight)
+    scale = restated._flat(restated.scale)
+    with node.graph.inserting_before(node):
+        if form.by_rows:
+            held = restated._new(held, "_turned", attribute(module, str(held.target)).t())
+        new = node.graph.call_function(DYNAMIC_PRODUCT, (*data.args, held, scale))
+    _finish(node, form, new)
+    return True
+
+
+def _as_shared_table(module: GraphModule, node: Node) -> bool:
+    """A product with a table in four bits whose rows are read too: onnxruntime's op for the table as it is kept."""
+    form = PRODUCTS[node.target]
+    weight = node.args[form.weight]
+    if not form.by_rows or not isinstance(weight, Node) or weight.target is not aten.view.default:
+        return False
+    real = _read(weight)
+    held = _held(real.args[0]) if real.target is DEQUANTIZE else None
+    if held is None or real.args[0] is held or len(held.users) == 1:
+        return False
+    restated = _Restated(module, real)
+    scale, zeros = (restated._value(v).squeeze(-1) for v in (restated.scale, restated.zero_point))
+    packed = pack_int4(torch.nn.functional.pad(zeros, (0, zeros.shape[1] % 2)))
+    pairs = ((restated.scale, scale.flatten()), (restated.zero_point, packed.flatten()))
+    tables = [restated._new(n, "_table", v) for n, v in pairs]
+    with node.graph.inserting_before(node):
+        new = node.graph.call_function(_table_product, (node.args[form.data], held, *tables))
+    _finish(node, form, new)
+    return True
+
+
+def _finish(node: Node, form: _Form, new: Node) -> None:
+    """Put a product in the place of another, with its bias."""
+    bias = node.args[form.bias] if form.bias is not None and len(node.args) > form.bias else None
+    if bias is not None:
+        with node.graph.inserting_after(new):
+            new = node.graph.call_function(aten.add.Tensor, (new, bias))
+    node.replace_all_uses_with(new)
+    node.graph.erase_node(node)
 
 
 def _as_average(graph: Graph, node: Node) -> None:
@@ -251,11 +347,17 @@ def _to_unpack(x: Any) -> Any:
     return op.Reshape(pairs, op.Concat(op.Shape(x, end=-1), last, axis=0))
 
 
+def _to_dynamic_product(x: Any, scale: Any, zero_point: Any, weight: Any, weight_scale: Any) -> Any:
+    whole = op.Cast(op.MatMulInteger(x, weight, zero_point), to=onnx_ir.DataType.FLOAT)
+    return op.Mul(whole, op.Mul(scale, weight_scale))
+
+
 TRANSLATIONS: dict[str, Callable[..., Any]] = {
     str(QUANTIZE): _to_quantize,
     str(LINEAR): _to_dequantize,
     str(DYNAMIC): op.DynamicQuantizeLinear,
     str(UNPACK): _to_unpack,
+    str(DYNAMIC_PRODUCT): _to_dynamic_product,
     str(AVERAGE): op.GlobalAveragePool,
 }
 
