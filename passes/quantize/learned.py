@@ -108,7 +108,7 @@ def learned(program: Program) -> Program:
     def edit(graph: Graph) -> None:
         for node in list(graph.nodes):
             if node.target is FAKE:
-                node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type] # a tensor
+                node.replace_all_uses_with(node.args[0])
 
     plain = rebuild(program, edit)
     products = tuple(p for p in contractions(plain) if p.weight in rounded)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from graphc.errors import GraphError, RecipeError
 from graphc.ir.graph import module_path
@@ -31,12 +31,10 @@ from .placement import Point, place
 from .quantization import Quantization
 from .rounding import Method, round_weights
 from .seams import layer_inputs
+from .settings import Settings
 from .smooth import channel_maxima, smooth
 from .target import Target, find_target
 from .weights import Layout, layouts
-
-if TYPE_CHECKING:
-    from .quantize import Quantize
 
 STRENGTHS = (0.0, 0.5, 0.6, 0.7, 0.8)
 """Strengths of smoothing that are tried; 0 is none."""
@@ -58,7 +56,7 @@ class Work:
         table: what each product costs, if a guard asked.
     """
 
-    options: Quantize
+    options: Settings
     context: Context
     given: Program
     says: list[str] = field(default_factory=list)
@@ -123,9 +121,7 @@ class Work:
             raise GraphError("there is nothing to quantise", where=f"pass {self.options.title}", why=why)
         return choose(known, _names, self.options.targets, self.options.ignore, self.options.title)
 
-    def decided(
-        self, program: Program, calibration: Calibration, weight_method: Method | None = None
-    ) -> Quantization:
+    def decided(self, program: Program, calibration: Calibration, weight_method: Method | None = None) -> Quantization:
         """Places, numbers and rounded weights of a prepared program."""
         options = self.options
         products = self.products(program)
