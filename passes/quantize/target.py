@@ -58,6 +58,7 @@ class Rules(_Data):
         share: ops that only move numbers: what they give has the scale of what they read.
         absorb: ops that are nothing but the end of a range, and vanish in the op before them.
         group_sizes: blocks of a weight that may have a scale of their own.
+        zero_points: may blocks of four bits have a zero point of their own too?
     """
 
     products: dict[str, Literal["integer", "real"]]
@@ -65,6 +66,7 @@ class Rules(_Data):
     share: frozenset[str] = frozenset()
     absorb: frozenset[str] = frozenset()
     group_sizes: tuple[int, ...] = ()
+    zero_points: bool = False
 
 
 class Target(_Data):

@@ -1,8 +1,8 @@
-"""Weights as integers: which dim has scales of its own, and rounding to the nearest."""
+"""Weights that become integers: which of their entries share a scale, and in what form they are kept."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,6 @@ from graphc.errors import GraphError
 from graphc.ir.program import Program
 
 from ..contractions import Contraction
-from .numbers import Numbers, Rounded
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,28 @@ class Layout:
 
     dim: int | None
     block: int | None = None
+
+    @property
+    def turned(self) -> bool:
+        """Is the weight, with blocks, kept as its transposed?"""
+        return self.block is not None and self.dim == 1
+
+    def blocked(self, value: torch.Tensor) -> torch.Tensor:
+        """A weight as ``[out, blocks, block]``, or as it is where no block has a scale of its own."""
+        if self.block is None:
+            return value
+        rows = value.t() if self.turned else value
+        return rows.reshape(rows.shape[0], -1, self.block)
+
+    def joined(self, data: torch.Tensor) -> torch.Tensor:
+        """A weight from what ``blocked`` gives."""
+        if self.block is None:
+            return data
+        return data.flatten(1).t() if self.turned else data.flatten(1)
+
+    def shared(self, data: torch.Tensor) -> list[int]:
+        """The dims of what ``blocked`` gives whose entries share a scale."""
+        return [-1] if self.block is not None else [d for d in range(data.dim()) if d != self.dim]
 
 
 def layouts(program: Program, products: Iterable[Contraction], group_size: int | None = None) -> dict[str, Layout]:
@@ -63,51 +84,3 @@ def check_finite(program: Program, names: Iterable[str]) -> None:
         if not bool(torch.isfinite(tensors[name]).all()):
             why = "it has NaN or infinite entries"
             raise GraphError("a weight cannot be quantised", where=name, why=why, hint="look at what trained it")
-
-
-def blocked(value: torch.Tensor, layout: Layout) -> torch.Tensor:
-    """A weight as ``[out, blocks, block]``, or as it is where no block has a scale of its own."""
-    if layout.block is None:
-        return value
-    return (value if layout.dim == 0 else value.t()).unflatten(1, (-1, layout.block))
-
-
-def reduced(layout: Layout, rank: int) -> list[int]:
-    """The dims of a blocked weight that share a scale."""
-    return [-1] if layout.block is not None else [d for d in range(rank) if d != layout.dim]
-
-
-def nearest(value: torch.Tensor, layout: Layout, bits: int) -> Rounded:
-    """Round to the nearest number of a symmetric grid that reaches the greatest entry.
-
-    Args:
-        value: the weight.
-        layout: of its scales.
-        bits: 8 and fewer; four bits in blocks are kept two in a byte.
-    """
-    data = blocked(value.detach(), layout)
-    most = data.abs().amax(reduced(layout, data.dim()), keepdim=True)
-    return on_grid(data, most, layout, bits)
-
-
-def on_grid(data: torch.Tensor, most: torch.Tensor, layout: Layout, bits: int) -> Rounded:
-    """The integers of a blocked weight on a symmetric grid that reaches ``most``."""
-    numbers = grid(most, layout, bits)
-    return Rounded(numbers.integers(data), numbers, layout.block is not None and layout.dim == 1)
-
-
-def grid(most: torch.Tensor, layout: Layout, bits: int) -> Numbers:
-    """A symmetric grid; of four bits in blocks from 0 to 15 with 8 for zero, as it is packed."""
-    half = 2 ** (bits - 1) - 1
-    scale = (most / half).clamp(min=torch.finfo(torch.float32).tiny).contiguous()
-    if layout.dim is None:
-        scale = scale.reshape(())
-    if bits == 4 and layout.block is not None:
-        return Numbers(scale, torch.full_like(scale, 8, dtype=torch.uint8), 0, 15)
-    return Numbers(scale, torch.zeros_like(scale, dtype=torch.int8), -half, half)
-
-
-def round_to_nearest(program: Program, found: Mapping[str, Layout], bits: int) -> dict[str, Rounded]:
-    """All weights, each by itself."""
-    tensors = program.tensors()
-    return {name: nearest(tensors[name], layout, bits) for name, layout in found.items()}

@@ -1,0 +1,96 @@
+"""Rounding: every weight as integers, by itself or by what it multiplies."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from typing import Literal
+
+import torch
+
+from graphc.ir.program import Program
+
+from ..calibration import Calibration
+from ..contractions import Contraction
+from .affine import Affine, affine
+from .gptq import gptq
+from .grids import Grids
+from .matrices import matrix, parameter
+from .moments import visit_in_turn
+from .numbers import Rounded
+
+Method = Literal["round-to-nearest", "mse", "gptq"]
+
+
+def round_weights(
+    program: Program,
+    products: Iterable[Contraction],
+    grids: Mapping[str, Grids],
+    method: Method,
+    calibration: Calibration | None = None,
+) -> dict[str, Rounded]:
+    """Weights as integers.
+
+    ``round-to-nearest`` takes grids from the least to the greatest entry. ``mse`` takes those that round with the
+    least squared error. ``gptq`` takes those whose error, weighted by the squares of what the entries multiply, is
+    least, and rounds each column so that the columns after it make good its error; each layer sees inputs from
+    layers that are rounded already. Weights that ``by_inputs`` does not name are rounded by ``mse`` then.
+
+    Args:
+        program: has the weights.
+        products: that read them.
+        grids: of each weight that is wanted.
+        method: see above.
+        calibration: data; for ``gptq`` alone.
+
+    Raises:
+        RecipeError: ``gptq`` has no data.
+        GraphError: what a layer reads is not finite, or GPTQ finds no inverse.
+    """
+    uses = by_inputs(program, products, grids) if method == "gptq" else {}
+    tensors = program.tensors()
+    found = {name: _alone(tensors[name].detach(), grid, method) for name, grid in grids.items() if name not in uses}
+
+    def visit(name: str, moments: torch.Tensor) -> torch.Tensor:
+        found[name] = _by_moments(tensors[name].detach(), uses[name][0], grids[name], moments)
+        return found[name].real()
+
+    if uses:
+        visit_in_turn(program, uses, calibration or Calibration(), visit)
+    return {name: found[name] for name in grids}
+
+
+def by_inputs(program: Program, products: Iterable[Contraction], names: Collection[str]) -> dict[str, list[Affine]]:
+    """Of each weight that GPTQ can round the layers that read it.
+
+    These are convolutions and products with a matrix, all uses of which take it in one way. Not so are experts, which
+    are one tensor for many matrices, and embeddings that no layer reads.
+    """
+    found: dict[str, list[Affine | None]] = defaultdict(list)
+    for product in products:
+        if product.weight in names:
+            found[product.weight].append(affine(program, product.node))
+    return {
+        name: [layer for layer in layers if layer is not None]
+        for name, layers in found.items()
+        if None not in layers and len({(a.form, a.order, a.groups) for a in layers if a is not None}) == 1
+    }
+
+
+def _alone(value: torch.Tensor, grids: Grids, method: Method) -> Rounded:
+    data = grids.layout.blocked(value)
+    numbers = grids.whole(data) if method == "round-to-nearest" else grids.least_error(data)
+    return grids.rounded(data, numbers)
+
+
+def _by_moments(value: torch.Tensor, layer: Affine, grids: Grids, moments: torch.Tensor) -> Rounded:
+    layout = grids.layout
+    rows = matrix(layer, value.to(torch.promote_types(value.dtype, torch.float32)))
+    squares = moments.diagonal(dim1=1, dim2=2).unsqueeze(1).expand(rows.shape).to(rows.dtype)
+    data = layout.blocked(value)
+    numbers = grids.least_error(data, layout.blocked(parameter(layer, squares, value.shape)))
+    scale, zero = (
+        matrix(layer, layout.joined(v.expand(data.shape))).to(rows.dtype) for v in (numbers.scale, numbers.zero_point)
+    )
+    integers = gptq(rows, moments, scale, zero, (numbers.low, numbers.high), layer.weight)
+    return grids.kept(layout.blocked(parameter(layer, integers, value.shape)), numbers)
