@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib
+import math
 from pathlib import Path
 
 import pytest
@@ -57,3 +59,26 @@ def test_digits_are_pruned_distilled_and_made_sparse(monkeypatch: pytest.MonkeyP
     written = graphc.load(tmp_path / "digits.pt2").tensors()
     weights = [value for name, value in written.items() if name.endswith("weight") and value.dim() > 1]
     assert sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights) == pytest.approx(0.8, abs=0.01)
+
+
+def test_digits_are_pruned_distilled_and_quantised(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="pip install scikit-learn")
+    pytest.importorskip("accelerate", reason="pip install 'graphc[train]'")
+    onnx = pytest.importorskip("onnx", reason="pip install 'graphc[onnx]'")
+    runtime = pytest.importorskip("onnxruntime", reason="pip install 'graphc[onnx]'")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    done = graphc.compile(EXAMPLES / "digits_int8.yaml", output_dir=tmp_path)
+    report = done.report
+    assert report["before"]["metric"] > 0.95
+    assert report["after"]["metric"] > report["before"]["metric"] - 0.02
+    assert report["compression_ratio"]["params"] > 3.5
+    assert report["compression_ratio"]["bytes"] > 12
+    path = tmp_path / "digits_int8.onnx"
+    kept = onnx.load(str(path)).graph.initializer
+    weights = [t for t in kept if len(t.dims) > 1 and math.prod(t.dims) > max(t.dims)]
+    assert len(weights) == 6
+    assert {t.data_type for t in weights} == {onnx.TensorProto.INT8}
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    batches = importlib.import_module("digits").eval_batches(4)
+    right = [session.run(None, {"x": x.numpy()})[0].argmax(1) == y.numpy() for x, y in batches]
+    assert sum(map(sum, right)) / 360 == pytest.approx(report["after"]["metric"], abs=0.006)
