@@ -67,7 +67,7 @@ class Pattern:
             value = value.meta["val"] if isinstance(value, Node) else value
             if not isinstance(value, torch.Tensor if str(argument.type) == "Tensor" else int):
                 return False
-            if argument.name in WHOLE.get(self.op, ()) and value.dtype not in RANGES:
+            if argument.name in WHOLE.get(self.op, ()) and getattr(value, "dtype", None) not in RANGES:
                 return False
         asked = [node for node in self.nodes if node.target is getattr]
         return all(found[node] == getattr(found[node.args[0]].meta["val"], node.args[1]) for node in asked)  # type: ignore[index, arg-type] # a node and a name

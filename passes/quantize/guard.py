@@ -12,6 +12,7 @@ import torch
 from graphc.errors import GraphError
 from graphc.ir.edit import find
 from graphc.ir.graph import module_path
+from graphc.ir.program import Program
 from graphc.ir.quantized import DYNAMIC
 from graphc.ir.watch import run_watched
 from graphc.measure.fidelity import named_tensors
@@ -44,6 +45,23 @@ class Sensitivity:
     def to_dict(self) -> dict[str, Any]:
         """All fields; infinite is None."""
         return {**asdict(self), "sqnr_db": None if math.isinf(self.sqnr_db) else round(self.sqnr_db, 2)}
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What the outputs of a compressed program have to hold.
+
+    Attributes:
+        measure: of a program.
+        holds: is a measure good enough?
+        what: is asked for, as text.
+        unit: of the measure, as text.
+    """
+
+    measure: Callable[[Program], float]
+    holds: Callable[[float], bool]
+    what: str
+    unit: str
 
 
 Errors = dict[str, tuple[torch.Tensor, torch.Tensor]]

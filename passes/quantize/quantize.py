@@ -9,7 +9,9 @@ from graphc.ir.program import Program
 from graphc.ir.quantized import is_quantised
 from graphc.pipeline.base import Context
 
+from .half import halved
 from .settings import Settings
+from .target import HALVES
 from .work import Work
 
 
@@ -22,6 +24,9 @@ class Quantize(Settings):
     ``quantize`` and ``dequantize`` nodes, which ONNX files have as QuantizeLinear and DequantizeLinear around
     what the target's runtime fuses into integer kernels, weights stored as integers. Prune, tie and train before.
 
+    float16 and bfloat16 are half precision everywhere but in positions, powers, roots, exponentials, sums and what is
+    computed of these alone, which stay in float32 as models' authors have them; inputs and outputs stay float32.
+
     Jacob et al. 2018, Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference;
     Nagel et al. 2021, A White Paper on Neural Network Quantization.
     """
@@ -31,10 +36,10 @@ class Quantize(Settings):
     def run(self, program: Program, context: Context) -> Program:
         """Prepare, choose, calibrate, round, guard."""
         work = Work(self, context, program)
-        quantization = work.run()
+        after = halved(work) if self.scheme in HALVES else work.run().converted()
         context.record(self.title, work.told())
-        return quantization.converted()
+        return after
 
     def ensures(self, before: Program, after: Program) -> None:
-        """Something became integers."""
-        assert is_quantised(after)
+        """Something became integers, or half precision."""
+        assert is_quantised(after) or any(v.dtype in HALVES.values() for v in after.tensors().values())

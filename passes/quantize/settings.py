@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field
 
 from graphc.errors import GraphError, RecipeError, nearest
@@ -18,7 +19,7 @@ from ..drop import MaxDrop, allowed_drop
 from ..options import DataName, Names, Samples
 from .observers import METHODS
 from .rounding import Method
-from .target import Rules, Scheme, Target, find_target
+from .target import HALVES, Rules, Scheme, Target, find_target
 from .weights import check_finite
 
 
@@ -30,7 +31,7 @@ class Settings(Pass):
         Scheme,
         Field(
             description="Bits of weights and values. W8A8 needs calibration data; W8A8-dynamic finds the range of "
-            "values when it runs; A16 leaves values alone."
+            "values when it runs; A16 leaves values alone; float16 and bfloat16 make both half precision."
         ),
     ] = "W8A8"
     target: Annotated[
@@ -80,6 +81,10 @@ class Settings(Pass):
         if self.min_sqnr_db is not None and self.max_drop is not None:
             raise RecipeError("one guard at a time", where=where, hint="give min_sqnr_db or max_drop")
         allowed_drop(self.max_drop, 1.0, where)
+        of_integers = self.equalize or self.bias_correction or self.weight_method != "round-to-nearest"
+        if self.scheme in HALVES and of_integers:
+            why = "equalize, bias_correction and weight_method are for integers"
+            raise RecipeError(f"{self.scheme} has no such option", where=where, why=why, hint="leave it out")
         if self.target != "auto":
             self.rules(find_target(self.target))
 
@@ -125,3 +130,6 @@ class Settings(Pass):
             what = "the program is quantised already"
             raise GraphError(what, where=f"pass {self.title}", hint="quantise once, after everything else")
         check_finite(program, {p.weight for p in contractions(program)})
+        if self.scheme in HALVES and not any(v.dtype == torch.float32 for v in program.parameters()):
+            why = "no parameter of the program is float32"
+            raise GraphError(f"there is nothing to make {self.scheme}", where=f"pass {self.title}", why=why)

@@ -14,6 +14,8 @@ from graphc.measure.environment import cpu_flags
 
 FOLDER = Path(__file__).parent / "targets"
 Scheme = Literal["W8A8", "W8A8-dynamic", "W8A16", "W4A16", "float16", "bfloat16"]
+HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+"""Schemes in which nothing becomes integers."""
 
 
 class _Data(BaseModel):
@@ -59,14 +61,16 @@ class Rules(_Data):
         absorb: ops that are nothing but the end of a range, and vanish in the op before them.
         group_sizes: blocks of a weight that may have a scale of their own.
         zero_points: may blocks of four bits have a zero point of their own too?
+        note: what its users should know.
     """
 
-    products: dict[str, Literal["integer", "real"]]
+    products: dict[str, Literal["integer", "real"]] = Field(default_factory=dict)
     follow: frozenset[str] = frozenset()
     share: frozenset[str] = frozenset()
     absorb: frozenset[str] = frozenset()
     group_sizes: tuple[int, ...] = ()
     zero_points: bool = False
+    note: str = ""
 
 
 class Target(_Data):

@@ -23,7 +23,7 @@ from .calibrate import calibrate
 from .equalize import equalize
 from .fold import fold_batch_norms
 from .grids import Grids
-from .guard import Sensitivity, guarded, sensitivities
+from .guard import Guard, Sensitivity, guarded, sensitivities
 from .noise import output_sqnr
 from .numbers import Chosen
 from .observers import METHODS, Observer
@@ -33,7 +33,7 @@ from .rounding import Method, round_weights
 from .seams import layer_inputs
 from .settings import Settings
 from .smooth import channel_maxima, smooth
-from .target import Target, find_target
+from .target import Rules, Target, find_target
 from .weights import Layout, layouts
 
 STRENGTHS = (0.0, 0.5, 0.6, 0.7, 0.8)
@@ -65,7 +65,7 @@ class Work:
     def run(self) -> Quantization:
         """All that is decided, within the guard."""
         options = self.options
-        self.says.append(f"{options.scheme} for {self.target.name}{self._why_target()}")
+        self.introduce()
         bits = self.target.weight_bits(options.scheme)[1]
         self.says += [bits] if bits else []
         program = fold_batch_norms(make_permanent(self.given))
@@ -78,6 +78,11 @@ class Work:
         total = sum(kind(p.node) in self.rules.products for p in contractions(program))
         self.says.append(f"{len(found.products)} of {total} products take integers")
         return found
+
+    def introduce(self) -> None:
+        """Say what is done for whom; refuse what the target cannot run."""
+        self.says.append(f"{self.options.scheme} for {self.target.name}{self._why_target()}")
+        self.says += [self.rules.note] if self.rules.note else []
 
     def begin(self) -> Quantization:
         """What training with roundings begins with; masks stay."""
@@ -93,13 +98,15 @@ class Work:
         """Whose kernels are meant."""
         if self.options.target != "auto":
             return find_target(self.options.target)
-        return find_target("onnxruntime-cuda" if self.context.device.startswith("cuda") else "onnxruntime-cpu")
+        found = find_target("onnxruntime-cuda" if self.context.device.startswith("cuda") else "onnxruntime-cpu")
+        other = find_target("torch")
+        return other if self.options.scheme in other.schemes.keys() - found.schemes.keys() else found
 
     def _why_target(self) -> str:
         return f", as the device is {self.context.device}" if self.options.target == "auto" else ""
 
     @cached_property
-    def rules(self) -> Any:
+    def rules(self) -> Rules:
         """What the scheme means to the target."""
         return self.options.rules(self.target)
 
@@ -119,7 +126,11 @@ class Work:
         if not known:
             why = f"no op of it has a kernel for {self.options.scheme} in {self.target.name}"
             raise GraphError("there is nothing to quantise", where=f"pass {self.options.title}", why=why)
-        return choose(known, _names, self.options.targets, self.options.ignore, self.options.title)
+        return self.chosen(known)
+
+    def chosen(self, products: Collection[Contraction]) -> list[Contraction]:
+        """Those of some products that ``targets`` and ``ignore`` mean."""
+        return choose(list(products), _names, self.options.targets, self.options.ignore, self.options.title)
 
     def decided(self, program: Program, calibration: Calibration, weight_method: Method | None = None) -> Quantization:
         """Places, numbers and rounded weights of a prepared program."""
@@ -162,44 +173,52 @@ class Work:
         programs: dict[float, Program] = {}
         for value in STRENGTHS:
             programs[value] = smooth(program, maxima, value) if value else program
-            tried[value] = self._sqnr(
-                self.decided(programs[value], self.calibration(TRIAL_SAMPLES), "round-to-nearest"), TRIAL_SAMPLES
-            )
+            trial = self.decided(programs[value], self.calibration(TRIAL_SAMPLES), "round-to-nearest")
+            tried[value] = self.accuracy(trial.simulated(), TRIAL_SAMPLES)
         best = max(tried, key=tried.__getitem__)
         figures = ", ".join(f"{value:g}: {found:.1f} dB" for value, found in tried.items())
         self.says.append(f"smoothed with strength {best:g} ({figures})")
         return programs[best]
 
-    def _sqnr(self, quantization: Quantization, samples: int | None = None) -> float:
-        return output_sqnr(self.given, quantization.simulated(), self.calibration(samples), "accuracy")
+    def accuracy(self, program: Program, samples: int | None = None) -> float:
+        """How near a program's outputs are to those of the one that was given, in dB."""
+        return output_sqnr(self.given, program, self.calibration(samples), "accuracy")
 
     def _guarded(self, found: Quantization) -> Quantization:
         """What hurts most stays in real numbers until the guard holds."""
-        options, evaluator = self.options, self.context.evaluator
-        least = options.min_sqnr_db
-        if least is not None:
-            return self._hold(found, self._sqnr, lambda db: db >= least, f"{least:g} dB", "dB")
-        if options.max_drop is None:
+        guard = self.guard()
+        if guard is None:
             return found
+        ranking = sensitivities(found, self.calibration(TRIAL_SAMPLES))
+        found, figure, self.table = guarded(
+            found, ranking, lambda q: guard.measure(q.simulated()), guard.holds, guard.what
+        )
+        kept = [row.module or row.node for row in self.table if row.kept]
+        more = f"; in real numbers: {', '.join(kept)}" if kept else ""
+        self.says.append(f"held {guard.what}: {figure:.4g} {guard.unit}{more}")
+        return found
+
+    def guard(self) -> Guard | None:
+        """What the result has to hold, if anything was asked for.
+
+        Raises:
+            RecipeError: there is no metric.
+        """
+        options, evaluator, least = self.options, self.context.evaluator, self.options.min_sqnr_db
+        if least is not None:
+            return Guard(self.accuracy, lambda db: db >= least, f"{least:g} dB", "dB")
+        if options.max_drop is None:
+            return None
         if evaluator is None:
             hint = "add metric: accuracy and data: {eval: ...}, or take min_sqnr_db"
             raise RecipeError("max_drop needs a metric", where=f"pass {options.title}", hint=hint)
         allowed = allowed_drop(options.max_drop, evaluator.baseline, options.title)
-        return self._hold(
-            found,
-            lambda q: evaluator.fresh(q.simulated()),
+        return Guard(
+            evaluator.fresh,
             lambda now: evaluator.metric.drop(evaluator.baseline, now) <= (allowed or 0.0),
             f"a drop of {options.max_drop} of {evaluator.metric.name}",
             evaluator.metric.name,
         )
-
-    def _hold(self, found: Quantization, measure: Any, holds: Any, what: str, unit: str) -> Quantization:
-        ranking = sensitivities(found, self.calibration(TRIAL_SAMPLES))
-        found, figure, self.table = guarded(found, ranking, measure, holds, what)
-        kept = [row.module or row.node for row in self.table if row.kept]
-        more = f"; in real numbers: {', '.join(kept)}" if kept else ""
-        self.says.append(f"held {what}: {figure:.4g} {unit}{more}")
-        return found
 
 
 def _names(product: Contraction) -> list[str]:
