@@ -37,6 +37,7 @@ from graphc.measure.environment import environment
 Terms = tuple[dict[str, Any], ...]
 
 SHARE = 0.25
+RATE = 0.02
 LIMIT = 0.01
 """The greatest drop from the whole network."""
 CROSS_ENTROPY = {"type": "cross-entropy"}
@@ -99,27 +100,39 @@ class Setting:
 
     teacher: Path
     folder: Path
-    rate: float = 0.02
+    rate: float = RATE
 
 
 def run(cell: Cell, setting: Setting) -> Outcome:
     """The outcome on the real images: the seed draws those to train on."""
     torch.set_num_threads(1)
-    x, y = read(setting.folder, "train")
+    images = drawn(read(setting.folder, "train"), cell)
+    return outcome(cell, load(setting.teacher), images, read(setting.folder, "t10k"), setting)
+
+
+def drawn(images: Images, cell: Cell) -> Images:
+    """Those that a cell trains on."""
+    x, y = images
     picked = torch.randperm(len(x), generator=torch.Generator().manual_seed(cell.seed))[: cell.images]
-    return outcome(cell, load(setting.teacher), (x[picked], y[picked]), read(setting.folder, "t10k"), setting)
+    return x[picked], y[picked]
 
 
 def outcome(cell: Cell, model: ResNet, images: Images, test: Images, setting: Setting) -> Outcome:
     """Prune, train, take the accuracy, on given data."""
     example = images[0][:4]
-    prune = PruneFilters(constraints={"macs": f"{SHARE:%}"}, ranking="global", importance="l1")
-    passes = [prune, training(cell, setting.rate)]
     start = time.process_time()
-    done = graphc.compile(model, (example,), passes=passes, data={"train": Batches(images)}, seed=cell.seed)
+    program = compressed(cell, model, images, setting.rate)
     seconds = time.process_time() - start
-    before, after = ((macs_of(p, example), sum(q.numel() for q in p.parameters())) for p in (model, done.program))
-    return Outcome(after[0] / before[0], after[1] / before[1], accuracy(done.program, test), seconds)
+    before, after = ((macs_of(p, example), sum(q.numel() for q in p.parameters())) for p in (model, program))
+    return Outcome(after[0] / before[0], after[1] / before[1], accuracy(program, test), seconds)
+
+
+def compressed(cell: Cell, model: ResNet, images: Images, rate: float = RATE) -> graphc.Program:
+    """What is left of the network, trained."""
+    prune = PruneFilters(constraints={"macs": f"{SHARE:%}"}, ranking="global", importance="l1")
+    program = graphc.capture(model, (images[0][:4].clone(),), dynamic={"x": {0: "batch"}})
+    data = {"train": Batches(images)}
+    return graphc.compile(program, passes=[prune, training(cell, rate)], data=data, seed=cell.seed).program
 
 
 def training(cell: Cell, rate: float) -> Finetune | Distill:
