@@ -77,7 +77,9 @@ class Progress:
             if latency is not None:
                 self.console.print(f"  {_latency(latency)}, {_smaller(latency, artifact.bytes)}", soft_wrap=True)
                 for reason in latency.warnings:
-                    self.console.print(f"  [yellow]integers are no faster here:[/yellow] {escape(reason)}", soft_wrap=True)
+                    self.console.print(
+                        f"  [yellow]integers are no faster here:[/yellow] {escape(reason)}", soft_wrap=True
+                    )
 
 
 def _sizes(sizes: Mapping[str, int]) -> str:

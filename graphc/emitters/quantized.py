@@ -128,7 +128,7 @@ class _Form:
     by_rows: bool
 
 
-PRODUCTS = {
+PRODUCTS: dict[Any, _Form] = {
     aten.linear.default: _Form(0, 1, 2, True),
     aten.addmm.default: _Form(1, 2, 0, False),
     aten.mm.default: _Form(0, 1, None, False),
@@ -367,7 +367,8 @@ def in_four_bits(translated: ONNXProgram) -> None:
     for name, value in list(translated.model.graph.initializers.items()):
         if name.endswith(FOUR_BITS) and value.const_value is not None and value.dtype == onnx_ir.DataType.UINT8:
             numbers = value.const_value.numpy()
-            packed = numbers.reshape(-1)[0::2] | (numbers.reshape(-1)[1::2] << 4)
+            flat = np.pad(numbers.reshape(-1), (0, numbers.size % 2))
+            packed = flat[0::2] | (flat[1::2] << 4)
             tensor = onnx_ir.PackedTensor(
                 np.ascontiguousarray(packed), onnx_ir.DataType.UINT4, shape=numbers.shape, name=name
             )

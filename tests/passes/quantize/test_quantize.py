@@ -134,7 +134,7 @@ def test_conv1d_of_gpt2_has_a_scale_for_each_output_too() -> None:
 @pytest.mark.parametrize("build", [tiny_bert, tiny_gpt2, tiny_llama])
 def test_language_models_stay_near_in_every_scheme(build: Any, scheme: str) -> None:
     model, inputs = build()
-    program = graphc.capture(model, (), inputs, dynamic={name: BATCH for name in inputs})
+    program = graphc.capture(model, (), inputs, dynamic=dict.fromkeys(inputs, BATCH))
     options = {"group_size": 16} if scheme == "W4A16" else {}
     after = compiled(program, [inputs], scheme=scheme, **options).program
     assert sqnr(first(program(**inputs)), first(after(**inputs))) > (8 if scheme == "W4A16" else 20)
@@ -146,7 +146,7 @@ def test_language_models_stay_near_in_every_scheme(build: Any, scheme: str) -> N
 )
 def test_files_of_language_models_have_their_weights_in_integers(build: Any, scheme: str, tmp_path: Path) -> None:
     model, inputs = build()
-    program = graphc.capture(model, (), inputs, dynamic={name: BATCH for name in inputs})
+    program = graphc.capture(model, (), inputs, dynamic=dict.fromkeys(inputs, BATCH))
     options = {"group_size": 16} if scheme == "W4A16" else {}
     compiled(program, [inputs], tmp_path, scheme=scheme, **options)
     kept = onnx.load(str(tmp_path / "model.onnx"))
@@ -231,7 +231,7 @@ def test_bias_correction_brings_the_mean_back(net: graphc.Program) -> None:
 
 def test_smoothing_by_trial_is_never_worse(net: graphc.Program) -> None:
     model, inputs = tiny_bert()
-    program = graphc.capture(model, (), inputs, dynamic={name: BATCH for name in inputs})
+    program = graphc.capture(model, (), inputs, dynamic=dict.fromkeys(inputs, BATCH))
     reached = [
         sqnr(first(program(**inputs)), first(compiled(program, [inputs], smooth=smooth).program(**inputs)))
         for smooth in (0.0, "auto")
