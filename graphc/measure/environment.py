@@ -39,7 +39,7 @@ def cpu_model() -> str:
 
 @cache
 def cpu_flags() -> frozenset[str]:
-    """What the processor says it can do (``avx2``, ``avx512_vnni``, ``asimddp``); empty where the system does not tell."""
+    """What the processor says it can do (``avx2``, ``avx512_vnni``); empty where the system does not tell."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     found = (line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features")))
