@@ -57,6 +57,7 @@ FORMS = {
     aten.addmm.default: ADDMM,
     aten.mm.default: PRODUCT,
     aten.matmul.default: PRODUCT,
+    aten.bmm.default: PRODUCT,
     **{getattr(getattr(aten, f"conv{n}d"), way): CONV for n in (1, 2, 3) for way in ("default", "padding")},
     aten.conv_transpose1d.default: TRANSPOSED,
     aten.conv_transpose2d.input: TRANSPOSED,

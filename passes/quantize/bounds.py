@@ -81,9 +81,14 @@ def _numbers(clamp: Node) -> list[Any]:
 def _unit_dim(clamp: Node) -> int | None:
     """The dim of the units of the layer that makes the value, through ops that keep the rank; None if there is none."""
     maker, rank = clamp.args[0], clamp.meta["val"].dim()
-    while isinstance(maker, Node) and maker.op == "call_function" and maker.meta["val"].dim() == rank:
+    while isinstance(maker, Node) and maker.op == "call_function" and _rank(maker) == rank:
         form = FORMS.get(maker.target)
         if form is not None:
             return form.unit_dim(maker)
         maker = maker.args[0]
     return None
+
+
+def _rank(node: Node) -> int | None:
+    value = node.meta["val"]
+    return value.dim() if isinstance(value, torch.Tensor) else None

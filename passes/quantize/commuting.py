@@ -52,6 +52,14 @@ def _filled(look: Look) -> Claims:
     return _like(look)
 
 
+def _clamped(look: Look) -> Claims:
+    """Bounds that are zero; others are tensors first (``bounds``)."""
+    numbers = [n for n in look.node.args[1:] if n is not None and n != 0]
+    if numbers:
+        raise NoSeamError(look.node, f"{look.node.target} at {numbers[0]}")
+    return _like(look)
+
+
 def _padded(look: Look) -> Claims:
     """Zeros, or values from beside, around the last dims."""
     general = look.node.target is aten.pad.default
@@ -234,10 +242,10 @@ neg.default abs.default alias.default detach.default to.dtype to.device _to_copy
 """.split()
 MOVES = """
 view.default _unsafe_view.default reshape.default flatten.using_ints unflatten.int ravel.default permute.default
-transpose.int t.default movedim.int movedim.intlist unsqueeze.default squeeze.default squeeze.dim squeeze.dims
-expand.default repeat.default repeat_interleave.self_int slice.Tensor select.int narrow.default split.Tensor
-split_with_sizes.default unbind.int chunk.default flip.default roll.default pixel_shuffle.default
-pixel_unshuffle.default channel_shuffle.default native_channel_shuffle.default
+transpose.int t.default numpy_T.default mT.default movedim.int movedim.intlist unsqueeze.default squeeze.default
+squeeze.dim squeeze.dims expand.default repeat.default repeat_interleave.self_int slice.Tensor select.int
+narrow.default split.Tensor split_with_sizes.default unbind.int chunk.default flip.default roll.default
+pixel_shuffle.default pixel_unshuffle.default channel_shuffle.default native_channel_shuffle.default
 """.split()
 ALIKE = "add.Tensor sub.Tensor maximum.default minimum.default max.other min.other clamp.Tensor".split()
 REDUCED = "mean.dim sum.dim_IntList amax.default amin.default".split()
@@ -272,19 +280,16 @@ ROWS: dict[Any, Row] = {
     **{_op(name): Row(_reduced, (0,)) for name in REDUCED},
     **{op: Row(_layer, (form.weight,)) for op, form in FORMS.items()},
     **{_op(f"{name}.default"): Row(_matmul, (0, 1), any=True) for name in ("matmul", "bmm", "mm")},
-    aten.cat.default: Row(_joined, (0,)),
-    aten.stack.default: Row(_joined, (0,)),
-    aten.constant_pad_nd.default: Row(_padded, (0,)),
-    aten.pad.default: Row(_padded, (0,)),
+    **dict.fromkeys((aten.cat.default, aten.stack.default), Row(_joined, (0,))),
+    **dict.fromkeys((aten.constant_pad_nd.default, aten.pad.default), Row(_padded, (0,))),
+    **{_op(f"{name}.default"): Row(_clamped, (0,)) for name in ("clamp", "clamp_min", "clamp_max")},
     aten.masked_fill.Scalar: Row(_filled, (0,)),
     aten.where.self: Row(_alike, (1, 2)),
     aten.mul.Tensor: Row(_times, (0, 1), any=True),
     aten.div.Tensor: Row(partial(_times, places=(0,)), (0,)),
-    aten.layer_norm.default: Row(partial(_gain, weight=2, channels=False), (2,)),
-    aten.rms_norm.default: Row(partial(_gain, weight=2, channels=False), (2,)),
+    **{_op(f"{x}_norm.default"): Row(partial(_gain, weight=2, channels=False), (2,)) for x in ("layer", "rms")},
     aten.group_norm.default: Row(partial(_gain, weight=2, channels=True), (2,)),
-    aten.batch_norm.default: Row(partial(_gain, weight=1, channels=True), (1,)),
-    aten.instance_norm.default: Row(partial(_gain, weight=1, channels=True), (1,)),
+    **{_op(f"{x}_norm.default"): Row(partial(_gain, weight=1, channels=True), (1,)) for x in ("batch", "instance")},
     aten.scaled_dot_product_attention.default: Row(_attention, (2,)),
     aten.embedding.default: Row(_embedded, (0,)),
 }

@@ -133,6 +133,7 @@ BETWEEN: dict[str, tuple[Callable[[Tensor], Tensor], nn.Module, int]] = {
     "stacked": (lambda x: torch.stack([x[:, 0], x[:, 4]], 1), nn.Conv2d(2, 4, 1), 2),
     "pixels": (lambda x: F.pixel_unshuffle(x[:, :, :, :6], 2), nn.Conv2d(24, 4, 1), 6),
     "gated": (lambda x: torch.linspace(0, 1, 7).sigmoid() * (x * 3), nn.Conv2d(6, 4, 1), 6),
+    "clamped at zero": (lambda x: x.clamp(min=0), nn.Conv2d(6, 4, 1), 6),
     "masked": (lambda x: x.masked_fill(torch.arange(7) > 4, 0.0), nn.Conv2d(6, 4, 1), 6),
 }
 """Ops that factors go through, what reads the value behind them, and how many factors there are."""
@@ -155,6 +156,7 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "hardswish": (F.hardswish, "hardswish"),
     "softmax": (lambda x: x.softmax(1), "softmax"),
     "relu6": (F.relu6, "relu6"),
+    "clamp": (lambda x: x.clamp(min=0, max=4.0), "at 4.0"),
     "a number": (lambda x: x + 1.0, "number 1.0"),
     "square": (lambda x: x * x, "itself"),
     "silu by itself": (lambda x: x * x.sigmoid(), "sigmoid"),
