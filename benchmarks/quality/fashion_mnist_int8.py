@@ -192,7 +192,7 @@ def main() -> int:
     machine = environment()
     flags = ", ".join(sorted(flag for flag in cpu_flags() if "vnni" in flag)) or "none of VNNI"
     notes = [
-        f"{options.seeds} seeds; accuracy of ONNX files in onnxruntime on 10,000 images; drop in points from float32",
+        f"seeds: {options.seeds}; accuracy of ONNX files in onnxruntime on 10,000 images; drop in points from float32",
         f"static: {CALIBRATION} images calibrate; qat: {options.steps} steps of 128 images, AdamW at {RATE:g}",
         f"{machine['cpu']} ({flags}), onnxruntime {machine['versions']['onnxruntime']}; seconds of the processor",
     ]
