@@ -16,8 +16,9 @@ from rich.console import Console
 pytest.importorskip("transformers", reason="pip install 'graphc[transformers]'")
 pytest.importorskip("torchvision", reason="pip install 'graphc[vision]'")
 
+import graphc
 from benchmarks import analysis, budgets, detection, growth, models, soundness, tables, training_overhead, writeback
-from benchmarks.peers import pruning, pruning_speed
+from benchmarks.peers import int8, int8_measure, int8_models, int8_tools, pruning, pruning_speed
 from benchmarks.quality import fashion, fashion_mnist, fashion_mnist_distill, study
 
 
@@ -211,3 +212,103 @@ def test_what_training_costs() -> None:
     assert min(first, second, ratio) > 0
     filled, read = training_overhead.epochs(8, 32, batch=4)
     assert min(filled, read) > 0
+
+
+def digits(kind: str = "cnn") -> int8_models.Subject:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(512, 10)
+    )
+    samples = [{"input": torch.rand(1, 3, 8, 8)} for _ in range(15)]
+    program = graphc.capture(net.eval(), (torch.rand(4, 3, 8, 8),))
+    return int8_models.Subject("mobilenet_v2", kind, program, samples[:5], samples[5:], samples[:2], samples[0])
+
+
+def only(tool: str, name: str) -> list[int8_tools.Mode]:
+    return [mode for mode in int8_tools.modes("cnn", [tool]) if mode.name == name]
+
+
+def test_int8_of_graphc_beside_onnxruntime(tmp_path: Path) -> None:
+    broken = int8_tools.Mode("nncf", "broken", lambda job, path: path.unlink())
+    wanted = [*only("graphc", "W8A8"), *only("onnxruntime", "u8s8"), broken]
+    rows = int8_measure.measure(digits(), wanted, tmp_path, repeat=3)
+    assert [row.tool for row in rows] == ["float32", "graphc", "onnxruntime", "nncf"]
+    assert rows[0].of_float[0] == 1
+    assert rows[0].sqnr > 200
+    for row in rows[1:3]:
+        assert not row.failed, row
+        assert 25 < row.sqnr < 60
+        assert row.cosine > 0.99
+        assert row.photographs[1] == 4
+    assert rows[1].of_own[0] == 1
+    assert "FileNotFoundError" in rows[3].failed
+    assert set(int8.contests(rows)) == {"mobilenet_v2"}
+
+
+def test_int8_of_nncf(tmp_path: Path) -> None:
+    pytest.importorskip("nncf", reason="pip install nncf==3.4.0")
+    (_, row) = int8_measure.measure(digits(), only("nncf", "per tensor"), tmp_path, repeat=1)
+    assert not row.failed, row
+    assert row.sqnr > 25
+
+
+def test_fidelity_of_known_outputs() -> None:
+    wanted = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
+    found = int8_measure.fidelity(wanted, wanted + torch.tensor([[0.0, 0.0], [0.0, 0.51**0.5]]))
+    assert found["sqnr"] == pytest.approx(10 * torch.tensor(26 / 0.51).log10().item(), abs=1e-4)
+    assert found["least_cosine"] == pytest.approx(1)
+    assert int8_measure.same_class(wanted, torch.tensor([[1.0, 0.0], [0.0, 1.0]])) == 1
+
+
+def contest(own: float, *peers: tuple[float, float], model: str = "mobilenet_v2") -> list[int8.Row]:
+    """graphc with 20 dB and ``own`` of the time of float32; peers with a time and an SQNR."""
+    first = int8.Row(model, "graphc", "W8A8", ms=1, of_float=(own,) * 3, of_own=(1.0,) * 3, sqnr=20, cosine=0.99)
+    return [first, *(
+        int8.Row(model, "onnxruntime", f"{at}", of_float=(time,) * 3, of_own=(time / own,) * 3, sqnr=sqnr)
+        for at, (time, sqnr) in enumerate(peers)
+    )]  # fmt: skip
+
+
+def test_the_fastest_peer_that_keeps_accuracy_is_raced() -> None:
+    rows = contest(0.5, (0.4, 13.9), (0.55, 14.0), (0.9, 20.0))
+    one = int8.contests(rows)["mobilenet_v2"]
+    assert (one.fast.mode, one.near.mode) == ("1", "2")
+    assert one.slower == pytest.approx(1 / 1.1)
+    assert all(int8.claims(rows).values())
+
+
+@pytest.mark.parametrize(
+    ("rows", "held"),
+    [
+        (contest(0.5, (0.49, 10.0)), [False, True, True, True]),
+        (contest(0.5, (0.45, 10.0)), [False, False, True, True]),
+        (contest(0.8, (0.9, 21.0)), [True, True, False, False]),
+        (contest(0.5, (0.6, 10.0), model="minilm"), [True, True, True, False]),
+        ([replace(contest(0.5)[0], failed="no"), *contest(0.5, (0.6, 10.0))[1:]], [False]),
+    ],
+)
+def test_claims_about_int8(rows: list[int8.Row], held: list[bool]) -> None:
+    assert list(int8.claims(rows).values()) == held
+    assert all(len(int8.cells(row)) == len(int8.COLUMNS) for row in rows)
+
+
+def test_an_untrained_classifier_tells_images_apart() -> None:
+    from torchvision.models import mobilenet_v2
+
+    torch.manual_seed(0)
+    images = torch.rand(8, 3, 64, 64)
+    model = int8_models.settle(mobilenet_v2(width_mult=0.35, num_classes=20), images)
+    with torch.no_grad():
+        logits = model(images)
+    assert not model.training
+    assert float(logits.mean(0).abs().max()) < 1e-4 * float(logits.std())
+    assert len(set(logits.argmax(1).tolist())) > 4
+
+
+def test_photographs_and_texts_judge_that_do_not_calibrate() -> None:
+    pytest.importorskip("skimage", reason="pip install scikit-image==0.26.0")
+    crops = int8_models.middle_and_corners(int8_models.photograph("chelsea"), 32)
+    assert [tuple(crop.shape) for crop in crops] == [(3, 32, 32)] * 5
+    assert -1 <= min(float(crop.min()) for crop in crops) < max(float(crop.max()) for crop in crops) <= 1
+    assert not set(int8_models.CALIBRATING) & set(int8_models.JUDGING)
+    assert len(set(int8_models.texts(None))) == 100

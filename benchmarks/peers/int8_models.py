@@ -7,7 +7,7 @@ one calibrates, the others judge. No sample has padding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -82,12 +82,15 @@ def subject(name: str, data: Path | None = None, pixels: int = 224) -> Subject:
 def _vision(name: str, kind: str, build: Callable[[Tensor], nn.Module], pixels: int) -> Subject:
     crops = torch.stack([_crop(photograph(photo), pixels) for photo in CALIBRATING for _ in range(CROPS)])
     model = build(crops)
-    seen = [middle_and_corners(photograph(photo), pixels)[0] for photo in CALIBRATING]
-    judging = [crop for photo in JUDGING for crop in middle_and_corners(photograph(photo), pixels)]
     program = graphc.capture(model, (crops[:4],))
     (key,) = (spec.name for spec in program.contract.inputs)
-    feeds = [[{key: image[None]} for image in images] for images in (crops, judging, seen)]
-    return Subject(name, kind, program, *feeds, feeds[1][0])
+
+    def feeds(images: Iterable[Tensor]) -> list[Feed]:
+        return [{key: image[None]} for image in images]
+
+    seen = feeds(middle_and_corners(photograph(photo), pixels)[0] for photo in CALIBRATING)
+    judging = feeds(crop for photo in JUDGING for crop in middle_and_corners(photograph(photo), pixels))
+    return Subject(name, kind, program, feeds(crops), judging, seen, judging[0])
 
 
 def _text(name: str, model: nn.Module, data: Path | None) -> Subject:

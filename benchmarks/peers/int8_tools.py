@@ -156,11 +156,16 @@ def nncf(job: Job, path: Path, *, transformer: bool = False, per_tensor: bool = 
     )
 
 
-def graphc_file(job: Job, path: Path, **options: Any) -> None:
-    """graphc's quantize, with options of it."""
+def graphc_file(job: Job, path: Path, *, optimize: str | None = None, **options: Any) -> None:
+    """graphc's quantize with options of it, and an option of what writes the file."""
     quantize = Quantize(target="onnxruntime-cpu", **options)
     data = {"calibration": job.subject.calibration}
-    graphc.emit(graphc.compile(job.subject.program, passes=[quantize], data=data).program, path)
+    graphc.emit(graphc.compile(job.subject.program, passes=[quantize], data=data).program, path, optimize=optimize)
+
+
+def float_file(job: Job, path: Path) -> None:
+    """graphc's file for onnxruntime without integers: what is due to the ops that it fuses alone."""
+    graphc.emit(job.subject.program, path, optimize="onnxruntime")
 
 
 def modes(kind: str, tools: Sequence[str]) -> list[Mode]:
@@ -173,7 +178,7 @@ def _modes(**by_tool: Mapping[str, Callable[[Job, Path], None]]) -> list[Mode]:
 
 
 OF_IMAGES = _modes(
-    graphc={"W8A8": partial(graphc_file, scheme="W8A8", calibration_method="mse", bias_correction=True)},
+    graphc={"W8A8": partial(graphc_file, scheme="W8A8", calibration_method="mse")},
     onnxruntime={
         "u8s8": static,
         "u8s8, 7-bit weights": partial(static, reduce_range=True),
@@ -190,8 +195,10 @@ OF_IMAGES = _modes(
 )
 OF_TRANSFORMERS = _modes(
     graphc={
+        "W8A8-dynamic, fused": partial(graphc_file, scheme="W8A8-dynamic", optimize="onnxruntime"),
+        "W8A8, fused": partial(graphc_file, scheme="W8A8", optimize="onnxruntime"),
         "W8A8-dynamic": partial(graphc_file, scheme="W8A8-dynamic"),
-        "W8A8": partial(graphc_file, scheme="W8A8"),
+        "float32, fused": float_file,
     },
     onnxruntime={
         "dynamic": dynamic,
