@@ -29,9 +29,11 @@ def in_float32(program: Program) -> Program | None:
 def _widen(graph: Graph) -> None:
     for node in list(graph.nodes):
         if node.op == "placeholder" and getattr(node.meta.get("val"), "dtype", None) in HALVES:
+            readers = list(node.users)
             with graph.inserting_after(node):
                 new = graph.call_function(aten.to.dtype, (node, torch.float32))
-            node.replace_all_uses_with(new, delete_user_cb=new.__ne__)
+            for reader in readers:
+                reader.replace_input_with(node, new)
         elif node.op == "call_function":
             node.args = tuple(map(_float32, node.args))
             node.kwargs = {key: _float32(value) for key, value in node.kwargs.items()}

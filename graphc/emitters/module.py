@@ -55,15 +55,23 @@ def to_module(program: Program, original: nn.Module, *, tolerance: float = 1e-4)
 
 
 def _check_real(program: Program, original: nn.Module) -> None:
-    """No quantised op: a class computes with its own weights, in real numbers."""
+    """No quantised op and no weight of another type: a class computes with its own weights, as they are."""
     ops = [node for node in program.graph.nodes if node.target in MEANING]
-    if ops:
-        raise EmitError(
-            f"{type(original).__name__} cannot express the program",
-            where=f"{ops[0].name} in {module_path(ops[0]) or 'the root'}",
-            why=f"the program is quantised ({len(ops)} such ops), which the class's own forward knows nothing of",
-            hint="emit a folder, a .pt2 or an .onnx file, which need no class; or go back to it before quantising",
-        )
+    tensors, own = program.tensors(), original.state_dict()
+    other = [name for name in tensors.keys() & own.keys() if tensors[name].dtype != own[name].dtype]
+    if not ops and not other:
+        return
+    where = f"{ops[0].name} in {module_path(ops[0]) or 'the root'}" if ops else min(other)
+    why = f"the program is quantised ({len(ops)} such ops), which the class's own forward knows nothing of"
+    if not ops:
+        word = str(tensors[where].dtype).removeprefix("torch.")
+        why = f"the program computes in {word} between inputs and outputs of other types, the class in one type"
+    raise EmitError(
+        f"{type(original).__name__} cannot express the program",
+        where=where,
+        why=why,
+        hint="emit a folder, a .pt2 or an .onnx file, which need no class; or go back to it before quantising",
+    )
 
 
 def _restated(evidence: Evidence, kept: Kept, tolerance: float) -> nn.Module:

@@ -129,7 +129,9 @@ class Settings(Pass):
         if is_quantised(program):
             what = "the program is quantised already"
             raise GraphError(what, where=f"pass {self.title}", hint="quantise once, after everything else")
-        check_finite(program, {p.weight for p in contractions(program)})
-        if self.scheme in HALVES and not any(v.dtype == torch.float32 for v in program.parameters()):
-            why = "no parameter of the program is float32"
+        weights = {p.weight for p in contractions(program)}
+        check_finite(program, weights)
+        tensors = program.tensors()
+        if self.scheme in HALVES and not any(tensors[name].dtype == torch.float32 for name in weights):
+            why = "no product of the program has a weight in float32"
             raise GraphError(f"there is nothing to make {self.scheme}", where=f"pass {self.title}", why=why)

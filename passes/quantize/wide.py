@@ -86,7 +86,7 @@ class _Choice:
             return False
         name = kind(node)
         read = [n for n in node.all_input_nodes if is_real(n)]
-        if is_real(node):
+        if is_real(node) or _complex(node):
             squared = name == "mul" and len(node.args) > 1 and node.args[0] is node.args[1]
             return name in STATISTICS or name.startswith("linalg_") or squared or _complex(node)
         if node in self.positions:
