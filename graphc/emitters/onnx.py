@@ -33,6 +33,8 @@ from graphc.ir.program import Program
 
 OPSETS = range(18, onnx.defs.onnx_opset_version() + 1)
 TWO_GB = 2 * 10**9
+SOURCES = ("pkg.torch.onnx.stack_trace", "pkg.torch.onnx.fx_node")
+"""What torch.onnx notes of each op for its own developers."""
 FUSIONS = "graphc_fusions"
 """The key of a file's metadata that tells how many ops are fused."""
 
@@ -77,6 +79,7 @@ class OnnxEmitter(Emitter):
         exported = export(module, program.contract)
         translated = _translate(exported, self._opset(program, path.name), path.name)
         quantized.in_four_bits(translated)
+        _forget_sources(translated)
         fusions.repeat_angles(translated.model)
         if self.optimize:
             translated.model.metadata_props[FUSIONS] = json.dumps(fusions.finish(translated.model))
@@ -104,17 +107,16 @@ class OnnxEmitter(Emitter):
         return {"fusions": json.loads(next(entry.value for entry in properties if entry.key == FUSIONS))}
 
     def allowed(self, program: Program) -> float | Tolerance:
-        """Where values are rounded, no more than the rounding itself moves the outputs.
+        """Where values are rounded, no more than twice what the rounding moves the outputs.
 
-        Another order of sums rounds a few numbers to their other neighbour, which moves later ones. In half precision
-        each runtime rounds at other places, so that two may be as far apart as both are from the truth.
+        Another order of sums rounds a few numbers to their other neighbour, which moves later ones: so that two
+        runtimes may be as far apart as both are from the truth. In half precision it is the same.
         """
         plain = quantized.unrounded(program)
-        whole = in_float32(plain or program)
-        exact, times = (plain, 1) if whole is None else (whole, 2)
+        exact = in_float32(plain or program) or plain
         if exact is None:
             return self.tolerance
-        return lambda args, kwargs, given: max(self.tolerance, times * relative_error(exact(*args, **kwargs), given))
+        return lambda args, kwargs, given: max(self.tolerance, 2 * relative_error(exact(*args, **kwargs), given))
 
     def open(self, program: Program, path: Path) -> Runner:
         """An onnxruntime session on the CPU, computing in 32 bits where weights alone are integers."""
@@ -212,6 +214,13 @@ def _name(translated: ONNXProgram, program: Program) -> None:
             "graphc_outputs": json.dumps({s.name: list(s.shape) for s in outputs}),
         }
     )
+
+
+def _forget_sources(translated: ONNXProgram) -> None:
+    """Leave out where in the user's files each op was written: they are not there where the file is used."""
+    for node in onnx_ir.traversal.RecursiveGraphIterator(translated.model.graph):
+        for key in SOURCES:
+            node.metadata_props.pop(key, None)
 
 
 def _own_values(translated: ONNXProgram) -> None:

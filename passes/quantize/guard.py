@@ -21,6 +21,7 @@ from ..calibration import Calibration, trainable
 from ..contractions import OPS, Contraction, parameter_of
 from .noise import decibels
 from .numbers import Numbers
+from .placement import source
 from .quantization import Quantization
 
 DRAWS = 4
@@ -121,7 +122,7 @@ class _Probe:
         dtype = program.tensors()[product.weight].dtype
         weight = quantization.rounded[product.weight].real().to(dtype).permute(operand[1])
         groups = {point.node: point.group for point in quantization.points}
-        group = groups.get(product.data.name)
+        group = groups.get(source(product)[1].name)
         numbers = quantization.chosen[group] if group is not None else None
         return _Probe(product, numbers, group is not None, weight, errors)
 

@@ -18,7 +18,7 @@ from graphc.ir.quantized import DEQUANTIZE, DYNAMIC, FAKE, QUANTIZE, RANGES, UNP
 
 from ..contractions import Contraction
 from .numbers import Chosen, Numbers, Rounded
-from .placement import Point
+from .placement import Point, source
 
 aten = torch.ops.aten
 BIAS = {"conv1d": 2, "conv2d": 2, "conv3d": 2, "linear": 2, "addmm": 0}
@@ -119,7 +119,7 @@ class _Insertion:
         held = self.source.tensors()
         for product in products:
             bias = _bias(product)
-            numbers = self.chosen.get(groups.get(product.data.name, ""))
+            numbers = self.chosen.get(groups.get(source(product)[1].name, ""))
             if bias is None or bias.op != "get_attr" or len(bias.users) > 1 or numbers is None:
                 continue
             if product.weight in self.rounded:

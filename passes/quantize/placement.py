@@ -14,6 +14,8 @@ from graphc.ir.program import Program
 from ..contractions import Contraction
 from .target import Rules
 
+PADDING, ZERO = ("constant_pad_nd", "pad"), ("constant", None, 0)
+
 
 @dataclass(frozen=True)
 class Point:
@@ -30,6 +32,14 @@ class Point:
     readers: tuple[str, ...]
     group: str
     moved: bool
+
+
+def source(product: Contraction) -> tuple[Node, Node]:
+    """What reads the value that a product takes, and that value: before padding with zeros, which runtimes join to it."""
+    reader, value = product.node, product.data
+    while kind(value) in PADDING and len(value.users) == 1 and all(arg in ZERO for arg in value.args[2:]):
+        reader, value = value, value.all_input_nodes[0]
+    return reader, value
 
 
 def place(program: Program, rules: Rules, products: Sequence[Contraction]) -> list[Point]:
@@ -54,7 +64,8 @@ class _Placement:
     def __init__(self, program: Program, rules: Rules, products: Sequence[Contraction]) -> None:
         self.nodes = list(program.graph.nodes)
         self.rules = rules
-        self.data = {product.node: product.data for product in products}
+        self.data = dict(source(product) for product in products)
+        self.products = {product.node for product in products}
         self.inside: dict[Node, list[Node]] = {}
         """Nodes whose value is integers, or a tuple of such, and the nodes whose integers they are."""
         self.ends: dict[Node, Node] = {}
@@ -90,7 +101,7 @@ class _Placement:
         if node in self.inside:
             return
         name = kind(node)
-        if node in self.data and self.rules.products[name] == "integer":
+        if node in self.products and self.rules.products[name] == "integer":
             self._begin(node)
         elif name in self.rules.follow | self.rules.share and node in self.wanted:
             read = node.all_input_nodes
