@@ -29,7 +29,7 @@ from .numbers import Chosen
 from .observers import METHODS, Observer
 from .placement import Point, place
 from .quantization import Quantization
-from .rounding import Method, round_weights
+from .rounding import Method, by_inputs, round_weights
 from .seams import layer_inputs
 from .settings import Settings
 from .smooth import channel_maxima, smooth
@@ -74,10 +74,19 @@ class Work:
         found = self.decided(self._smoothed(program), self.calibration())
         if options.corrects_biases:
             found = correct_biases(found, list(self.calibration(TRIAL_SAMPLES).batches(program, "bias correction")))
+        self.says += self._how_rounded(found)
         found = self._guarded(found)
         total = sum(kind(p.node) in self.rules.products for p in contractions(program))
         self.says.append(f"{len(found.products)} of {total} products take integers")
         return found
+
+    def _how_rounded(self, found: Quantization) -> list[str]:
+        """Which weights GPTQ could not round."""
+        if self.options.weight_method != "gptq":
+            return []
+        own = len(by_inputs(found.program, found.products, found.rounded))
+        others = len(found.rounded) - own
+        return [f"{own} weights by gptq; {others} that are no layer's matrix, as tables are, by mse"] if others else []
 
     def introduce(self) -> None:
         """Say what is done for whom; refuse what the target cannot run."""
