@@ -251,6 +251,8 @@ def tiny_gpt2(attention: str = "sdpa") -> tuple[nn.Module, dict[str, Tensor]]:
         n_head=4,
         n_inner=44,
         n_positions=20,
+        bos_token_id=0,
+        eos_token_id=0,
         attn_implementation=attention,
     )
     return seeded(lambda: GPT2LMHeadModel(config)), {"input_ids": tokens(3, 11, 61)}

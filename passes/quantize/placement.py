@@ -35,7 +35,7 @@ class Point:
 
 
 def source(product: Contraction) -> tuple[Node, Node]:
-    """What reads the value that a product takes, and that value: before padding with zeros, which runtimes join to it."""
+    """What reads the value that a product takes, and that value: before a padding with zeros, as runtimes see it."""
     reader, value = product.node, product.data
     while kind(value) in PADDING and len(value.users) == 1 and all(arg in ZERO for arg in value.args[2:]):
         reader, value = value, value.all_input_nodes[0]
