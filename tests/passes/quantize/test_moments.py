@@ -134,7 +134,5 @@ def test_each_part_of_the_graph_runs_once_for_each_batch(net: graphc.Program, mo
 
 def test_inputs_that_are_no_numbers_are_named(net: graphc.Program) -> None:
     bad = [torch.full((3, 4), torch.nan)]
-    with pytest.raises(
-        GraphError, match=r"first\.weight cannot be rounded by its inputs(?s:.*)x, has NaN"
-    ):
+    with pytest.raises(GraphError, match=r"first\.weight cannot be rounded by its inputs(?s:.*)x, has NaN"):
         visited(net, Calibration(lambda: bad), lambda weight: weight)
