@@ -11,7 +11,6 @@ Exit code 1 if a peak is 4 GB or more, or a method fails.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
@@ -28,6 +27,7 @@ import graphc
 from benchmarks import apart
 from benchmarks.quality.study import conclude
 from graphc.measure.environment import environment
+from graphc.measure.memory import peak_bytes
 from graphc.pipeline.base import Context
 
 METHODS = ("percentile", "entropy")
@@ -54,12 +54,6 @@ class Spent:
     processor: float
 
 
-def peak() -> int:
-    """Most bytes that this process has had in memory."""
-    found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return found if sys.platform == "darwin" else 1024 * found
-
-
 def bert(layers: int = 12, width: int = 768) -> graphc.Program:
     """An encoder with random weights, as a program of token ids ``[batch, tokens]``."""
     from transformers import BertConfig, BertModel
@@ -83,12 +77,12 @@ def measure(program: graphc.Program, method: str, options: Namespace) -> Spent:
     """Calibrate and round in this process."""
     quantize = Quantize(calibration_method=method, smooth=0, bias_correction=False)
     data = {"calibration": lambda: texts(options.samples, options.tokens, options.batch)}
-    before, clock, processor = peak(), time.perf_counter(), time.process_time()
+    before, clock, processor = peak_bytes(), time.perf_counter(), time.process_time()
     done = quantize.run(program, Context(program, data=data))
     spent = time.perf_counter() - clock, time.process_time() - processor
     zeros = [name for name in done.tensors() if name.endswith("_zero_point")]
     weights = [name for name in zeros if name.removesuffix("_zero_point") in done.tensors()]
-    return Spent(len(zeros) - len(weights), before, peak(), *spent)
+    return Spent(len(zeros) - len(weights), before, peak_bytes(), *spent)
 
 
 def measure_apart(method: str, options: Namespace) -> Spent | str:
