@@ -113,10 +113,17 @@ def _join_heads(graph: Graph) -> None:
             if isinstance(given["attn_mask"], Node):
                 given["attn_mask"] = _mask(graph, given, masks)
             new = _joined(graph, given, found, made)
-            if new is None:
+            if new is None:  # keys of one head for all queries are groups to ONNX
+                given["enable_gqa"] = given["enable_gqa"] or _heads(given["query"]) != _heads(given["key"])
                 named = {name: given.pop(name) for name in ("scale", "enable_gqa")}
                 new = graph.call_function(node.target, tuple(given.values()), named)
         node.replace_all_uses_with(new)
+
+
+def _heads(tensor: Node) -> Any:
+    """How many heads there are; None where there is no dim of heads."""
+    shape = tensor.meta["val"].shape
+    return shape[1] if len(shape) == 4 else None
 
 
 def _arguments(node: Node) -> dict[str, Any]:
@@ -128,16 +135,15 @@ def _arguments(node: Node) -> dict[str, Any]:
 
 def _joined(graph: Graph, given: dict[str, Any], found: dict[Node, Moved], made: dict[Node, Node]) -> Node | None:
     tensors = [given[name] for name in ("query", "key", "value")]
-    shapes = [tensor.meta["val"].shape for tensor in tensors]
-    heads = [shape[1] for shape in shapes[:2]]
-    if given["dropout_p"] or any(len(shape) != 4 for shape in shapes) or any(not isinstance(n, int) for n in heads):
+    heads = [_heads(tensor) for tensor in tensors[:2]]
+    if given["dropout_p"] or not all(isinstance(count, int) for count in heads):
         return None
     moved = [found.get(tensor) or unmoved(tensor) for tensor in tensors]
     flat = [straight(graph, each, _flat(each.dims), made) for each in moved]
     if None in flat:
         return None
     result = graph.call_function(ATTENTION, (*flat, given["attn_mask"], *heads, given["scale"], given["is_causal"]))
-    split = graph.call_function(aten.unflatten.int, (result, 2, [heads[0], shapes[2][3]]))
+    split = graph.call_function(aten.unflatten.int, (result, 2, [heads[0], tensors[2].meta["val"].shape[3]]))
     return graph.call_function(aten.transpose.int, (split, 1, 2))
 
 
