@@ -76,17 +76,20 @@ def test_decoders(tmp_path: Path) -> None:
 
 
 class Attends(nn.Module):
-    """Attention of one sequence to another under a mask of some shape and kind."""
+    """Attention of one sequence to another under a mask of some shape and kind; turned, heads cannot be joined."""
 
-    def __init__(self, mask: Callable[[Tensor], Tensor | None], key_heads: int = 4, causal: bool = False) -> None:
+    def __init__(
+        self, mask: Callable[[Tensor], Tensor | None], key_heads: int = 4, causal: bool = False, turned: bool = False
+    ) -> None:
         super().__init__()
-        self.mask, self.causal, self.key_heads = mask, causal, key_heads
+        self.mask, self.causal, self.key_heads, self.turned = mask, causal, key_heads, turned
         self.query, self.key, self.value = nn.Linear(8, 24), nn.Linear(8, 6 * key_heads), nn.Linear(8, 5 * key_heads)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         q = self.query(x).unflatten(2, (4, 6)).transpose(1, 2)
         k, v = (layer(y).unflatten(2, (self.key_heads, -1)).transpose(1, 2) for layer in (self.key, self.value))
-        gqa = self.key_heads != 4
+        q, k = (q.sin(), k.cos()) if self.turned else (q, k)
+        gqa = self.key_heads != 4 and not self.turned
         y = F.scaled_dot_product_attention(q, k, v, self.mask(y), is_causal=self.causal, scale=0.3, enable_gqa=gqa)
         return y.transpose(1, 2).flatten(2)
 
@@ -115,6 +118,7 @@ class Each(nn.Module):
                 Attends(lambda y: padded(y)[0, 0]),
                 Attends(partial(bias, low=-torch.inf)),
                 Attends(partial(bias, low=LEAST)),
+                Attends(padded, key_heads=1, turned=True),
             ]
         )
 
@@ -127,7 +131,7 @@ def test_masks(tmp_path: Path) -> None:
     net, examples = Each(), (torch.randn(3, 5, 8), torch.randn(3, 7, 8))
     given = graphc.capture(net, examples, dynamic={"x": {0: "batch", 1: "m"}, "y": {0: "batch", 1: "n"}})
     assert fused(given, tmp_path / "x.onnx").facts["fusions"] == {"attention": len(net.kinds)}
-    assert ops(tmp_path / "x.onnx")["Transpose"] == 0
+    assert ops(tmp_path / "x.onnx")["Transpose"] == 4  # of the one whose heads are not joined
     x, y = torch.randn(4, 6, 8), torch.randn(4, 9, 8)
     y[1, :, -1], y[2, 0, -1] = -1, -1  # all hidden; the first hidden
     for wanted, found in zip(net(x, y), run(tmp_path / "x.onnx", x, y), strict=True):
