@@ -69,8 +69,7 @@ def test_padding(hidden: slice, bert: graphc.emitters.Artifact) -> None:
     torch.testing.assert_close(run(bert.path, *inputs.values())[0], wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_decoders(tmp_path: Path) -> None:
-    assert fused(program("gpt2/2"), tmp_path / "gpt2.onnx").facts["fusions"]["attention"] == 2
+def test_rotary_embeddings(tmp_path: Path) -> None:
     llama = fused(language(models.tiny_llama)[1], tmp_path / "llama.onnx")
     assert llama.facts["fusions"] == {"attention": 2, "rms_norm": 5, "rotary_embedding": 4}
 
