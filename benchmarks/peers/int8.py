@@ -59,8 +59,9 @@ def cells(row: Row) -> list[str]:
     """A line of the table."""
     if row.failed:
         return [row.model, row.tool, row.mode, "failed", *[""] * (len(COLUMNS) - 4)]
+    own = _ratio(row.of_own) + "*" * row.raced
     return [
-        *(row.model, row.tool, row.mode, f"{row.ms:.2f}{'*' * row.raced}", _ratio(row.of_float), _ratio(row.of_own)),
+        *(row.model, row.tool, row.mode, f"{row.ms:.2f}", _ratio(row.of_float), own),
         *(["", ""] if row.tool == FLOAT.tool else [f"{row.sqnr:.1f}", f"{row.cosine:.4f} ({row.least_cosine:.4f})"]),
         "" if row.top1 is None else f"{row.top1:.0%}",
         " of ".join(map(str, row.photographs)),
@@ -155,7 +156,7 @@ def setting(options: argparse.Namespace) -> list[str]:
     return [
         f"{environment()['cpu']}, flags: {flags}; 1 thread, {options.repeat} runs in turns, seed 0",
         ", ".join(f"{name} {found}" for name, found in packages.items()),
-        f"ratios are medians of paired runs, with 95 % bootstrap intervals; * is a second round {SECOND} times as long",
+        f"ratios are medians of paired runs with 95 % bootstrap intervals; * is of two alone, {SECOND} times longer",
         f"texts: {'news (lee_background.cor)' if options.data else 'plain sentences (sentences.txt)'}",
     ]
 

@@ -41,7 +41,7 @@ class Row:
         top1: share of the samples with the class of float32; None where there are no classes.
         photographs: how many whole photographs have the class of float32, and of how many.
         size: bytes over the float32 file's.
-        raced: whether the times are those of the second round.
+        raced: whether ``of_own`` is that of the second round.
     """
 
     model: str
@@ -110,8 +110,9 @@ def same_class(wanted: Tensor, found: Tensor) -> int:
 def measure(one: Subject, wanted: Sequence[Mode], work: Path, repeat: int) -> list[Row]:
     """A row for each mode, float32 first.
 
-    All files are timed in turns. Of many files that are much the same, the one that comes out first was lucky,
-    so float32, graphc and the fastest peer that keeps accuracy are timed once more, longer and on their own.
+    All files are timed in turns. Of many files that are much the same, the one that comes out first was lucky, and
+    whichever comes after float32 finds its weights gone from the caches. So graphc and the fastest peer that
+    keeps accuracy are timed once more, longer, and with nothing between them.
     """
     given, feeds = job(one, work), [*one.judging, *one.seen]
     rows, files = {}, {}
@@ -127,8 +128,9 @@ def measure(one: Subject, wanted: Sequence[Mode], work: Path, repeat: int) -> li
             rows[mode] = replace(row, failed=f"{type(error).__name__}: {' '.join(str(error).split())}"[:300])
     rows |= _timed(rows, files, one, repeat)
     if best := rivals(list(rows.values())):
-        three = {mode: path for mode, path in files.items() if mode is FLOAT or rows[mode] in best}
-        rows |= {mode: replace(row, raced=True) for mode, row in _timed(rows, three, one, SECOND * repeat).items()}
+        own, fast = (next(mode for mode in files if rows[mode] is row) for row in best)
+        pair = compare([files[own], files[fast]], inputs=one.timed, warmup=5, repeat=SECOND * repeat)
+        rows[fast] = replace(rows[fast], of_own=_interval(pair[1], pair[0]), raced=True)
     return list(rows.values())
 
 

@@ -197,7 +197,6 @@ OF_TRANSFORMERS = _modes(
     graphc={
         "W8A8-dynamic, fused": partial(graphc_file, scheme="W8A8-dynamic", optimize="onnxruntime"),
         "W8A8, fused": partial(graphc_file, scheme="W8A8", optimize="onnxruntime"),
-        "W8A8-dynamic": partial(graphc_file, scheme="W8A8-dynamic"),
         "float32, fused": float_file,
     },
     onnxruntime={
