@@ -13,7 +13,7 @@ from graphc.ir.graph import copy_graph
 from graphc.ir.watch import Seen, walk
 from graphc.pipeline.batches import Batch
 
-from .affine import Affine, affine
+from ..affine import Affine, affine
 from .quantization import Quantization
 
 Walk = Generator[Seen, Any, None]

@@ -11,7 +11,7 @@ from graphc.ir.edit import rebuild, unused_name
 from graphc.ir.graph import attribute
 from graphc.ir.program import Program
 
-from .affine import FORMS
+from ..affine import FORMS
 
 aten = torch.ops.aten
 CLAMP = aten.clamp.Tensor

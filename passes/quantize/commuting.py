@@ -17,7 +17,7 @@ from torch.fx import Node
 
 from graphc.rules.operation import hint
 
-from .affine import FORMS
+from ..affine import FORMS
 from .factors import Claims, Look, NoSeamError, Row, is_real, lead, listed, sizes
 from .movement import Movement
 

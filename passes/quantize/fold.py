@@ -10,7 +10,7 @@ from torch.fx import Graph, Node
 from graphc.ir.edit import STATISTICS, TRAINING_FLAG, rebuild, unused_name
 from graphc.ir.program import Program
 
-from .affine import ADDMM, CONV, LINEAR, Affine, affine, constant, read_once
+from ..affine import ADDMM, CONV, LINEAR, Affine, affine, constant, read_once
 
 BATCH_NORM = torch.ops.aten.batch_norm.default
 

@@ -12,7 +12,7 @@ from graphc.errors import GraphError
 from graphc.ir.edit import find, rebuild, unused_name
 from graphc.ir.program import Program
 
-from .affine import Affine, affine, read_once
+from ..affine import Affine, affine, read_once
 from .seam import check_factors, replaced
 
 MUL = torch.ops.aten.mul.Tensor

@@ -10,13 +10,13 @@ import torch
 
 from graphc.ir.program import Program
 
+from ..affine import Affine, affine
 from ..calibration import Calibration
 from ..contractions import Contraction
-from .affine import Affine, affine
+from ..matrices import matrix, parameter
+from ..moments import visit_in_turn
 from .gptq import gptq
 from .grids import Grids
-from .matrices import matrix, parameter
-from .moments import visit_in_turn
 from .numbers import Rounded
 
 Method = Literal["round-to-nearest", "mse", "gptq"]

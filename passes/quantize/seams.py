@@ -16,7 +16,7 @@ from torch.fx import Node
 from graphc.ir.edit import find
 from graphc.ir.program import Program
 
-from .affine import FORMS, constants
+from ..affine import FORMS, constants
 from .commuting import ROWS, SIZES
 from .factors import Look, NoSeamError, is_real, sizes
 from .movement import Movement

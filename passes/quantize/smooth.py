@@ -14,8 +14,8 @@ from graphc.ir.edit import find
 from graphc.ir.program import Program
 from graphc.ir.watch import run_watched
 
+from ..affine import constant
 from ..calibration import Calibration
-from .affine import constant
 from .factors import NoSeamError
 from .multiply import Multiplier, free_readers, with_multipliers
 from .seam import Seam

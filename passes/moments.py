@@ -12,8 +12,8 @@ from graphc.errors import GraphError
 from graphc.ir.program import Program
 from graphc.ir.watch import Seen, walk
 
-from ..calibration import Calibration
 from .affine import Affine
+from .calibration import Calibration
 from .matrices import columns
 
 Visit = Callable[[str, torch.Tensor], torch.Tensor]

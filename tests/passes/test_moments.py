@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from graphc.passes.affine import affine
 from graphc.passes.calibration import Calibration
 from graphc.passes.contractions import contractions
-from graphc.passes.quantize.affine import affine
-from graphc.passes.quantize.matrices import columns, matrix, parameter
-from graphc.passes.quantize.moments import visit_in_turn
+from graphc.passes.matrices import columns, matrix, parameter
+from graphc.passes.moments import visit_in_turn
 from graphc.passes.quantize.rounding import by_inputs
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -127,7 +127,7 @@ def test_each_part_of_the_graph_runs_once_for_each_batch(net: graphc.Program, mo
             ran += step.node.target is linear
             yield step
 
-    monkeypatch.setattr("graphc.passes.quantize.moments.walk", counted)
+    monkeypatch.setattr("graphc.passes.moments.walk", counted)
     visited(net, Calibration(data), lambda weight: weight)
     assert ran == 3 * len(data())
 

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from graphc.ir.program import Program
 
-from ..contractions import parameter_of
+from .contractions import parameter_of
 
 aten = torch.ops.aten
 
