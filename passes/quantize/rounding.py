@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -15,11 +16,14 @@ from ..calibration import Calibration
 from ..contractions import Contraction
 from ..matrices import matrix, parameter
 from ..moments import visit_in_turn
-from .gptq import gptq
+from .gptq import damped, gptq
 from .grids import Grids
-from .numbers import Rounded
+from .numbers import Numbers, Rounded
+from .refit import refit
 
 Method = Literal["round-to-nearest", "mse", "gptq"]
+REFITS = 2
+"""Rounds in which GPTQ's scales of blocks are fitted to its integers."""
 
 
 def round_weights(
@@ -33,8 +37,9 @@ def round_weights(
 
     ``round-to-nearest`` takes grids from the least to the greatest entry. ``mse`` takes those that round with the
     least squared error. ``gptq`` takes those whose error, weighted by the squares of what the entries multiply, is
-    least, and rounds each column so that the columns after it make good its error; each layer sees inputs from
-    layers that are rounded already. Weights that ``by_inputs`` does not name are rounded by ``mse`` then.
+    least, and rounds each column so that the columns after it make good its error; scales of blocks are then fitted
+    to the integers, and the integers to these. Each layer sees inputs from layers that are rounded already. Weights
+    that ``by_inputs`` does not name are rounded by ``mse`` then.
 
     Args:
         program: has the weights.
@@ -89,8 +94,41 @@ def _by_moments(value: torch.Tensor, layer: Affine, grids: Grids, moments: torch
     squares = moments.diagonal(dim1=1, dim2=2).unsqueeze(1).expand(rows.shape).to(rows.dtype)
     data = layout.blocked(value)
     numbers = grids.least_error(data, layout.blocked(parameter(layer, squares, value.shape)))
-    scale, zero = (
-        matrix(layer, layout.joined(v.expand(data.shape))).to(rows.dtype) for v in (numbers.scale, numbers.zero_point)
-    )
-    integers = gptq(rows, moments, scale, zero, (numbers.low, numbers.high), layer.weight)
-    return grids.kept(layout.blocked(parameter(layer, integers, value.shape)), numbers)
+
+    def integers(scale: torch.Tensor) -> torch.Tensor:
+        scale, zero = (
+            matrix(layer, layout.joined(v.expand(data.shape))).to(rows.dtype) for v in (scale, numbers.zero_point)
+        )
+        found = gptq(rows, moments, scale, zero, (numbers.low, numbers.high), layer.weight)
+        return layout.blocked(parameter(layer, found, value.shape))
+
+    found = integers(numbers.scale)
+    if layout.block is not None:
+        found, numbers = _refitted(rows[0], damped(moments)[0], found, numbers, integers)
+    return grids.kept(found, numbers)
+
+
+def _refitted(
+    rows: torch.Tensor,
+    moments: torch.Tensor,
+    integers: torch.Tensor,
+    numbers: Numbers,
+    again: Callable[[torch.Tensor], torch.Tensor],
+) -> tuple[torch.Tensor, Numbers]:
+    """Scales fitted to the integers, and integers to these, in turns; of each row what has the least error."""
+    best = found = integers
+    scale = fitted = numbers.scale
+    zero = numbers.zero_point.to(rows.dtype)
+
+    def error(integers: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        lost = ((integers - zero) * scale.to(rows.dtype)).flatten(1) - rows
+        return ((lost @ moments.to(rows.dtype)) * lost).sum(1)[:, None, None]
+
+    least = error(best, scale)
+    for _ in range(REFITS):
+        fitted = refit(rows, moments, found - zero, fitted)
+        found = again(fitted)
+        now = error(found, fitted)
+        best, scale = torch.where(now < least, found, best), torch.where(now < least, fitted, scale)
+        least = torch.minimum(now, least)
+    return best, replace(numbers, scale=scale)
