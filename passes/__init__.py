@@ -11,6 +11,7 @@ from .prune_width import PruneWidth
 from .quantize import Quantize
 from .recalibrate import Recalibrate
 from .sparsify import Sparsify
+from .tie_weights import TieWeights
 
 __all__ = [
     "Actions",
@@ -28,4 +29,5 @@ __all__ = [
     "Recalibrate",
     "Seen",
     "Sparsify",
+    "TieWeights",
 ]

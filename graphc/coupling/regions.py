@@ -58,13 +58,13 @@ def find_layers(analysis: Analysis) -> list[Layer]:
     Of nested ones the innermost are taken if they are of one kind, as the blocks of a stage are, and
     the outer one if they are of several, as the attention and the feed-forward part of a T5 block are.
     """
-    dependent = _parameter_dependent(analysis)
+    dependent = parameter_dependent(analysis)
     costly = {cost.node for cost in analysis.costs}
     layers = _by_path(dependent, costly)
     return layers or _by_region(analysis, dependent, costly)
 
 
-def _parameter_dependent(analysis: Analysis) -> dict[Node, int]:
+def parameter_dependent(analysis: Analysis) -> dict[Node, int]:
     """Tensor values that some parameter reaches, with their place in the graph: not masks or sizes."""
     program = analysis.program
     found: dict[Node, int] = {}
@@ -125,15 +125,15 @@ def _layer(name: str, nodes: Iterable[Node], dependent: dict[Node, int], costly:
     if len(exits) != 1 or region.isdisjoint(costly) or not isinstance(exits[0].meta["val"], torch.Tensor):
         return None
     entries = [n for node in sorted(region, key=dependent.__getitem__) for n in node.all_input_nodes]
-    entry = next((n for n in entries if n not in region and _alike(n, exits[0])), None)
+    entry = next((n for n in entries if n not in region and alike(n, exits[0])), None)
     if entry is None or not _residual(entry, exits[0], region - costly):
         return None
-    return Layer(name, entry, exits[0], _own_tensors(region))
+    return Layer(name, entry, exits[0], own_tensors(region))
 
 
 def obstacle(analysis: Analysis, path: str) -> str | None:
     """Why the module of a path is no layer that can be stepped over; None if there is no such module."""
-    dependent = _parameter_dependent(analysis)
+    dependent = parameter_dependent(analysis)
     region = {n for n in dependent if f"{module_path(n)}.".startswith(f"{path}.")}
     if not region:
         return None
@@ -142,7 +142,7 @@ def obstacle(analysis: Analysis, path: str) -> str | None:
         return f"{len(exits)} of its values are used outside: {', '.join(sorted(n.name for n in exits)[:3])}"
     entries = {n for node in region for n in node.all_input_nodes if n not in region and n in dependent}
     given = ", ".join(sorted({_shape(n) for n in entries})) or "inputs of the program"
-    if not any(_alike(n, exits[0]) for n in entries):
+    if not any(alike(n, exits[0]) for n in entries):
         return f"it takes {given} and gives {_shape(exits[0])}"
     return f"no residual path leads around it from {given} to {_shape(exits[0])}"
 
@@ -152,7 +152,8 @@ def _shape(node: Node) -> str:
     return f"[{', '.join(map(str, value.shape))}]" if isinstance(value, torch.Tensor) else "several values"
 
 
-def _alike(a: Node, b: Node) -> bool:
+def alike(a: Node, b: Node) -> bool:
+    """Could one value take the place of another: are dtype and shape the same?"""
     left, right = a.meta.get("val"), b.meta.get("val")
     return (
         a.op in ("call_function", "placeholder")
@@ -192,7 +193,8 @@ def _residual(start: Node, end: Node, through: set[Node]) -> bool:
     return False
 
 
-def _own_tensors(region: set[Node]) -> tuple[str, ...]:
+def own_tensors(region: set[Node]) -> tuple[str, ...]:
+    """Names of the tensors that only a region reads."""
     weights = {n for node in region for n in node.all_input_nodes if n.op == "get_attr"}
     return tuple(sorted(str(w.target) for w in weights if all(user in region for user in w.users)))
 
@@ -219,7 +221,7 @@ def _by_region(analysis: Analysis, dependent: dict[Node, int], costly: set[Node]
     spans = {(a, b): {n for n in dependent if dependent[a] < dependent[n] <= dependent[b]} for a, b in pairwise(chain)}
     layers: list[Layer] = []
     for (entry, leave), region in spans.items():
-        if not region.isdisjoint(costly) and _alike(entry, leave) and _residual(entry, leave, region - costly):
+        if not region.isdisjoint(costly) and alike(entry, leave) and _residual(entry, leave, region - costly):
             name = f"{entry.name}..{leave.name}"
-            layers.append(Layer(name, entry, leave, _own_tensors(region)))
+            layers.append(Layer(name, entry, leave, own_tensors(region)))
     return layers
