@@ -20,7 +20,7 @@ from torch.export import ExportedProgram
 from torch.onnx import ONNXProgram
 from torch.utils import _pytree as pytree
 
-from graphc.emitters import fusions, quantized
+from graphc.emitters import folding, fusions, quantized
 from graphc.emitters.base import Emitter
 from graphc.emitters.equality import Runner, Tolerance, relative_error
 from graphc.emitters.exporting import export, with_plain_outputs
@@ -161,8 +161,11 @@ def _translate(exported: ExportedProgram, opset_version: int | None, where: str)
                 dynamo=True,
                 opset_version=opset_version,
                 custom_translation_table=translations(exported),
+                optimize=False,
                 verbose=False,
             )
+            assert translated is not None
+            folding.optimize(translated.model)
     except (RuntimeError, ValueError, TypeError) as error:
         raise EmitError(
             "the program cannot be translated to ONNX",
@@ -170,7 +173,6 @@ def _translate(exported: ExportedProgram, opset_version: int | None, where: str)
             why=_reason(error),
             hint="rewrite the op in the model, write another opset_version, or emit a .pt2 file",
         ) from error
-    assert translated is not None
     return translated
 
 
