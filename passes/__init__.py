@@ -2,6 +2,7 @@
 
 from .distill import Distill
 from .during import Actions, Hook
+from .factorize import Factorize
 from .finetune import Finetune
 from .losses import Loss, OfFeatures, OfOutputs, Seen
 from .prune_filters import PruneFilters
@@ -16,6 +17,7 @@ from .tie_weights import TieWeights
 __all__ = [
     "Actions",
     "Distill",
+    "Factorize",
     "Finetune",
     "Hook",
     "Loss",
