@@ -253,7 +253,9 @@ def _from_exported(
     symbols = names_of_symbols(graph, shapes)
     contract = describe_contract(graph, args, kwargs, shapes, symbols)
     aliases = {alias: name for alias, name in names.items() if alias != name and name in values}
-    program = Program(assemble(graph, values), contract, aliases)
+    parameters = {n: p for n, p in exported.state_dict.items() if isinstance(p, torch.nn.Parameter)}
+    unused = {n: p for n, p in parameters.items() if names[n] == n and n not in values}
+    program = Program(assemble(graph, values), contract, aliases, unused=unused)
     program.module.train(False)
     return program
 

@@ -85,7 +85,7 @@ def replace(
     refresh(module, way)
     aliases = {alias: name for alias, name in program.aliases.items() if name in values}
     history = (*program.history, note) if note else program.history
-    return Program(module, program.contract, aliases, history)
+    return Program(module, program.contract, aliases, history, program.unused)
 
 
 def find(graph: Graph, name: str) -> Node:
@@ -184,21 +184,37 @@ def set_training(program: Program, mode: bool) -> Program:
     return switched
 
 
+def constants(graph: Graph) -> set[Node]:
+    """The nodes that depend on parameters, buffers and constants alone; no random op is among them."""
+    found: set[Node] = set()
+    for node in graph.nodes:
+        inputs = node.all_input_nodes
+        pure = node.op == "call_function" and not node.is_impure() and not _random(node)
+        if node.op == "get_attr" or (pure and inputs and all(n in found for n in inputs)):
+            found.add(node)
+    return found
+
+
+def evaluate(program: Program, nodes: Collection[Node]) -> dict[Node, Any]:
+    """The values of constant nodes, and of what they are computed from, without gradients."""
+    needed, left = set(nodes), list(nodes)
+    while left:
+        new = set(left.pop().all_input_nodes) - needed
+        needed |= new
+        left += new
+    return _evaluate(program, needed)
+
+
 def fold_constants(program: Program, note: str | None = None) -> Program:
     """Compute once what depends on parameters and constants alone, and keep the results as buffers.
 
     Random ops and views of a single parameter that cost nothing are left in place.
     """
-    constant: set[Node] = set()
-    for node in program.graph.nodes:
-        inputs = node.all_input_nodes
-        pure = node.op == "call_function" and not node.is_impure() and not _random(node)
-        if node.op == "get_attr" or (pure and inputs and all(n in constant for n in inputs)):
-            constant.add(node)
+    constant = constants(program.graph)
     roots = [n for n in constant if not _free(n) and any(u not in constant for u in n.users)]
     if not roots:
         return program
-    values = _evaluate(program, constant)
+    values = evaluate(program, constant)
     taken = program.tensors()
     folded = {n.name: unused_name(f"folded_{n.name}", taken) for n in roots if isinstance(values[n], torch.Tensor)}
     if not folded:

@@ -24,12 +24,15 @@ class Program:
         contract: inputs, outputs, example inputs.
         aliases: second names of tied tensors, and the name that the program uses.
         history: the passes that made this program, as text.
+        unused: parameters of the model that the graph does not read, by name: what a supernet has for other
+            choices than the traced one. They count nowhere, and no file has them.
     """
 
     module: GraphModule
     contract: Contract
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
     history: tuple[str, ...] = ()
+    unused: Mapping[str, torch.nn.Parameter] = dataclasses.field(default_factory=dict)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the program like the model it was captured from."""
