@@ -72,13 +72,18 @@ class Work:
         if options.equalize:
             program = equalize(program)
         found = self.decided(self._smoothed(program), self.calibration())
-        if options.corrects_biases:
-            found = correct_biases(found, list(self.calibration(TRIAL_SAMPLES).batches(program, "bias correction")))
         self.says += self._how_rounded(found)
-        found = self._guarded(found)
+        found = self._corrected(self._guarded(found))
         total = sum(kind(p.node) in self.rules.products for p in contractions(program))
         self.says.append(f"{len(found.products)} of {total} products take integers")
         return found
+
+    def _corrected(self, found: Quantization) -> Quantization:
+        """With biases that make good the mean error of the products that take integers."""
+        if not self.options.corrects_biases:
+            return found
+        batches = self.calibration(TRIAL_SAMPLES).batches(found.program, "bias correction")
+        return correct_biases(found, list(batches))
 
     def _how_rounded(self, found: Quantization) -> list[str]:
         """Which weights GPTQ could not round."""
@@ -200,7 +205,7 @@ class Work:
             return found
         ranking = sensitivities(found, self.calibration(TRIAL_SAMPLES))
         found, figure, self.table = guarded(
-            found, ranking, lambda q: guard.measure(q.simulated()), guard.holds, guard.what
+            found, ranking, lambda q: guard.measure(self._corrected(q).simulated()), guard.holds, guard.what
         )
         kept = [row.module or row.node for row in self.table if row.kept]
         more = f"; in real numbers: {', '.join(kept)}" if kept else ""

@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 from graphc.passes import Finetune, PruneFilters, Quantize, Sparsify
+from graphc.passes.quantize.fold import fold_batch_norms
 from graphc.passes.quantize.target import find_target, known_targets
 from torch import nn
 from torch.nn import functional as F
@@ -190,6 +191,18 @@ def test_the_guard_leaves_in_real_numbers_what_hurts_most(net: graphc.Program) -
     kept = [row for row in facts["sensitivity"] if row["kept"]]
     assert kept
     assert max(row["sqnr_db"] for row in kept) <= min(r["sqnr_db"] for r in facts["sensitivity"] if not r["kept"])
+    assert sqnr(net(x), done.program(x)) >= reached + 3
+
+
+def test_the_guard_leaves_biases_of_what_stays_in_real_numbers_alone(net: graphc.Program) -> None:
+    x = torch.cat(images())
+    reached = sqnr(net(x), compiled(net, images()).program(x))
+    done = compiled(net, images(), min_sqnr_db=reached + 3)
+    kept = [row["module"] for row in done.report["passes"][0]["facts"]["sensitivity"] if row["kept"]]
+    folded, own = fold_batch_norms(net).tensors(), done.program.tensors()
+    assert kept
+    for module in kept:
+        assert f"{module}.bias" not in folded or torch.equal(own[f"{module}.bias"], folded[f"{module}.bias"])
     assert sqnr(net(x), done.program(x)) >= reached + 3
 
 
