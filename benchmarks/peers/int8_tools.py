@@ -178,7 +178,9 @@ def _modes(**by_tool: Mapping[str, Callable[[Job, Path], None]]) -> list[Mode]:
 
 
 OF_IMAGES = _modes(
-    graphc={"W8A8": partial(graphc_file, scheme="W8A8", calibration_method="mse")},
+    graphc={
+        "W8A8": partial(graphc_file, scheme="W8A8", calibration_method="mse", weight_method="gptq"),
+    },
     onnxruntime={
         "u8s8": static,
         "u8s8, 7-bit weights": partial(static, reduce_range=True),
