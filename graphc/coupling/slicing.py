@@ -129,7 +129,7 @@ def _cut_tensors(program: Program, analysis: Analysis, chosen: Mapping[Axis, Seq
     smaller: dict[str, torch.Tensor] = {}
     where: dict[Axis, torch.Tensor | None] = {}
     for name, layout in analysis.tensors.items():
-        value = tensors[name].detach()
+        whole = value = tensors[name].detach()
         for dim, axis in enumerate(layout):
             if axis is None:
                 continue
@@ -139,7 +139,7 @@ def _cut_tensors(program: Program, analysis: Analysis, chosen: Mapping[Axis, Seq
             index = where[root]
             if index is not None:
                 value = value.index_select(dim, index.to(value.device))
-        if value.shape != tensors[name].shape:
+        if value is not whole:
             trainable = isinstance(tensors[name], torch.nn.Parameter)
             smaller[name] = torch.nn.Parameter(value, tensors[name].requires_grad) if trainable else value
     return smaller

@@ -47,6 +47,14 @@ def test_units_may_be_kept_in_another_order() -> None:
     torch.testing.assert_close(shuffled(image()), program(image()))
 
 
+def test_all_units_in_another_order_are_the_same_function() -> None:
+    program = models.residual()
+    turned = graphc.slice(program, {axis: range(axis.size - 1, -1, -1) for axis in exact(program)})
+    args, _ = program.example()
+    torch.testing.assert_close(turned(*args), program(*args), rtol=1e-4, atol=1e-5)
+    assert not torch.equal(turned.tensors()["conv1.weight"], program.tensors()["conv1.weight"])
+
+
 def test_everything_kept_is_the_same_program() -> None:
     program = models.residual()
     assert str(graphc.slice(program, {"conv1.out": range(24)})) == str(program)
