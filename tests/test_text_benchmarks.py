@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from graphc.passes import Factorize
 
 pytest.importorskip("transformers", reason="pip install 'graphc[transformers]'")
 pytest.importorskip("sklearn", reason="pip install scikit-learn")
@@ -15,7 +16,7 @@ pytest.importorskip("sklearn", reason="pip install scikit-learn")
 import transformers
 
 import graphc
-from benchmarks.quality import minilm_20ng, smollm2, wheels
+from benchmarks.quality import encoders, minilm_20ng, minilm_sharing, smollm2, wheels
 
 
 def test_a_file_is_taken_out_of_the_right_wheel(tmp_path: Path) -> None:
@@ -32,7 +33,7 @@ def test_a_file_is_taken_out_of_the_right_wheel(tmp_path: Path) -> None:
 
 def test_rows_of_orange_are_read(tmp_path: Path) -> None:
     (tmp_path / "rows.tab").write_text('Category\tText\nd\tstring\nclass\t\nsci.med\ta "b\n\nsci.space\tc d\n')
-    assert minilm_20ng.read(tmp_path / "rows.tab") == (['a "b', "c d"], ["sci.med", "sci.space"])
+    assert encoders.read(tmp_path / "rows.tab") == (['a "b', "c d"], ["sci.med", "sci.space"])
 
 
 def some_texts(count: int) -> tuple[dict[str, torch.Tensor], list[str]]:
@@ -43,23 +44,40 @@ def some_texts(count: int) -> tuple[dict[str, torch.Tensor], list[str]]:
     return {"input_ids": ids * mask, "attention_mask": mask}, [f"group {int(group)}" for group in groups]
 
 
-def test_an_encoder_is_cut_and_learns_from_what_it_was(tmp_path: Path) -> None:
+def tiny_judge() -> encoders.Judge:
     config = transformers.BertConfig(
         vocab_size=100, hidden_size=48, num_hidden_layers=6, num_attention_heads=12, intermediate_size=64,
         initializer_range=0.2,
     )  # fmt: skip
-    model = minilm_20ng.Embedding(transformers.BertModel(config)).eval()
+    model = encoders.Embedding(transformers.BertModel(config)).eval()
+    return encoders.fitted(model, some_texts(64), some_texts(40))
+
+
+def test_an_encoder_is_cut_and_learns_from_what_it_was(tmp_path: Path) -> None:
     cell = minilm_20ng.Cell(seed=0, texts=64, tokens=12, epochs=3, batch=8)
-    found = minilm_20ng.outcome(cell, model, some_texts(64), some_texts(40), tmp_path)
+    found = minilm_20ng.outcome(cell, tiny_judge(), tmp_path / "work")
     assert found.params < 0.8
     assert found.macs < 0.5
     assert found.whole > 0.6
-    assert found.cosine_removed < found.cosine_distilled < 1
+    assert found.cosine_compressed < found.cosine_distilled < 1
+    assert not list(tmp_path.iterdir())
 
 
-def regained(*accuracies: float) -> dict[minilm_20ng.Cell, minilm_20ng.Outcome]:
+def test_an_encoder_shares_its_layers_and_learns_from_what_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = (minilm_sharing.SHARED, Factorize(rank=8, targets=(minilm_sharing.WORDS,)))
+    monkeypatch.setattr(minilm_sharing, "STUDENTS", {"both": both})
+    cell = minilm_sharing.Cell(seed=0, texts=64, tokens=12, epochs=3, batch=8, student="both")
+    found = minilm_sharing.outcome(cell, tiny_judge(), tmp_path / "work")
+    assert found.params < 0.5
+    assert found.whole > 0.6
+    assert found.cosine_compressed < found.cosine_distilled < 1
+
+
+def regained(*accuracies: float) -> dict[encoders.Cell, encoders.Outcome]:
     return {
-        minilm_20ng.Cell(seed, 1, 1, 1, 1): minilm_20ng.Outcome(0.7, 0.4, accuracy, 0.4, 0.8, 0.7, 0.4)
+        encoders.Cell(seed, 1, 1, 1, 1): encoders.Outcome(0.7, 0.4, accuracy, 0.4, 0.8, 0.7, 0.4)
         for seed, accuracy in enumerate(accuracies)
     }
 
@@ -75,6 +93,20 @@ def test_the_worst_seed_says_what_is_regained() -> None:
         "0.800",
         "75.0%",
     ]
+
+
+def test_each_student_is_judged_by_its_worst_seed() -> None:
+    found = {
+        minilm_sharing.Cell(seed, 1, 1, 1, 1, student): encoders.Outcome(0.7, 0.1, accuracy, 0.4, 0.8, 0.7, 1)
+        for student, accuracies in zip(minilm_sharing.STUDENTS, [(0.7, 0.42), (0.7, 0.35), (0.6, 0.6)], strict=True)
+        for seed, accuracy in enumerate(accuracies)
+    }
+    said = minilm_sharing.claims(found)
+    assert list(said.values()) == [True, False, True]
+    assert "sharing of layers: 53.3%" in next(iter(said))
+    rows = minilm_sharing.rows(found)
+    assert [row[0] for row in rows[:3]] == ["whole", "after sharing of layers", "after distillation"]
+    assert len(rows) == 7
 
 
 PAGE = """{{Infobox | name = {{nested}} }}
