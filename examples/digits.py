@@ -54,6 +54,18 @@ def train_batches(batch: int = 64) -> DataLoader[tuple[Tensor, ...]]:
     return DataLoader(TensorDataset(x[:TRAIN], y[:TRAIN]), batch, shuffle=True)
 
 
+def first_half(batch: int = 64) -> DataLoader[tuple[Tensor, ...]]:
+    """Half of the training images, shuffled: for weights, where a search trains the architecture on the other half."""
+    x, y = _images()
+    return DataLoader(TensorDataset(x[:TRAIN:2], y[:TRAIN:2]), batch, shuffle=True)
+
+
+def second_half(batch: int = 64) -> DataLoader[tuple[Tensor, ...]]:
+    """The other half."""
+    x, y = _images()
+    return DataLoader(TensorDataset(x[1:TRAIN:2], y[1:TRAIN:2]), batch, shuffle=True)
+
+
 def eval_batches(batch: int = 180) -> DataLoader[tuple[Tensor, ...]]:
     """Batches for evaluation."""
     x, y = _images()

@@ -1,5 +1,6 @@
 """The pass library: one pass, one file. Importable as ``graphc.passes``."""
 
+from .discretize import Discretize
 from .distill import Distill
 from .during import Actions, Hook
 from .factorize import Factorize
@@ -11,11 +12,13 @@ from .prune_layers import PruneLayers
 from .prune_width import PruneWidth
 from .quantize import Quantize
 from .recalibrate import Recalibrate
+from .search_darts import SearchDarts
 from .sparsify import Sparsify
 from .tie_weights import TieWeights
 
 __all__ = [
     "Actions",
+    "Discretize",
     "Distill",
     "Factorize",
     "Finetune",
@@ -29,6 +32,7 @@ __all__ = [
     "PruneWidth",
     "Quantize",
     "Recalibrate",
+    "SearchDarts",
     "Seen",
     "Sparsify",
     "TieWeights",

@@ -95,3 +95,46 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed)
     np.random.seed(seed % SEEDS)
     random.seed(seed)
+
+
+class Endless:
+    """The batches of a feed, epoch after epoch; what they draw is apart from what others draw meanwhile.
+
+    Args:
+        feed: has the batches.
+        done: how many were taken before.
+
+    Raises:
+        RecipeError: there is no batch, or one does not fit the program.
+    """
+
+    def __init__(self, feed: Feed, done: int = 0) -> None:
+        self.feed = feed
+        self.epoch, skip = divmod(done, max(1, feed.length()))
+        self.batches = feed.epoch(self.epoch, skip)
+        self.drawn: tuple[Any, ...] | None = None
+
+    def __next__(self) -> Batch:
+        others = _random()
+        if self.drawn is not None:
+            _go_on(self.drawn)
+        try:
+            batch = next(self.batches, None)
+            if batch is None:
+                self.epoch += 1
+                self.batches = self.feed.epoch(self.epoch)
+                batch = next(self.batches)
+            self.drawn = _random()
+            return batch
+        finally:
+            _go_on(others)
+
+
+def _random() -> tuple[Any, ...]:
+    return torch.get_rng_state(), np.random.get_state(), random.getstate()
+
+
+def _go_on(state: tuple[Any, ...]) -> None:
+    torch.set_rng_state(state[0])
+    np.random.set_state(state[1])
+    random.setstate(state[2])

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from graphc.errors import GraphError
 from graphc.ir.program import Program
@@ -20,7 +21,7 @@ from graphc.pipeline.base import Context
 from graphc.pipeline.batches import Batch
 
 from ..during import Hook
-from .checkpoint import State, load, optimizer_tensors, restore_optimizer, save
+from .checkpoint import Saved, State, load, optimizer_tensors, restore_optimizer, save
 from .feed import Feed
 from .log import Log, make_log
 from .optimisation import make_optimizer, make_schedule
@@ -66,7 +67,7 @@ class Loop:
         groups = math.ceil(self.length / self.settings.accumulate)
         self.steps = self.settings.steps or groups * (self.settings.epochs or 1)
         self.tensors = self.program.tensors()
-        self.parameters = {n: p for n, p in self.stage.named_parameters() if p.requires_grad}
+        self.parameters = self.trained()
         self.actions = [hook.start(self.program) for hook in self.hooks]
         self.best: dict[str, Tensor] = {}
         self.state = State()
@@ -78,6 +79,10 @@ class Loop:
         self.module, self.optimizer = self.accelerator.prepare(self.stage, optimizer)
         self.schedule = make_schedule(optimizer, s.schedule, s.warmup, self.steps, self.state.step)
         self.log: Log = make_log(s.log, self.path if self.first else None, self.state.step)
+
+    def trained(self) -> dict[str, Parameter]:
+        """What the optimiser has."""
+        return {n: p for n, p in self.stage.named_parameters() if p.requires_grad}
 
     @property
     def first(self) -> bool:
@@ -240,11 +245,16 @@ class Loop:
         groups: dict[str, Mapping[str, Tensor]] = {"program": self.tensors}
         numbers: Any = None
         if not self.state.done:
-            tensors, numbers = optimizer_tensors(self.optimizer)
-            statistics = {name: trained for name, (trained, _) in self.statistics.items()}
-            own = {name: p for name, p in self.parameters.items() if name.startswith("projections.")}
-            groups |= {"optimizer": tensors, "statistics": statistics, "projections": own, "best": self.best}
+            more, numbers = self.to_go_on()
+            groups |= more
         save(self.path, self.fingerprint, self.state, groups, numbers)
+
+    def to_go_on(self) -> tuple[dict[str, Mapping[str, Tensor]], dict[str, Any]]:
+        """What a checkpoint needs besides the program: tensors in groups, and plain numbers."""
+        tensors, numbers = optimizer_tensors(self.optimizer)
+        statistics = {name: trained for name, (trained, _) in self.statistics.items()}
+        own = {name: p for name, p in self.parameters.items() if name.startswith("projections.")}
+        return {"optimizer": tensors, "statistics": statistics, "projections": own, "best": self.best}, numbers
 
     def _resume(self, optimizer: torch.optim.Optimizer) -> None:
         if self.path is None:
@@ -259,10 +269,14 @@ class Loop:
         self.state = saved.state
         _copy(saved.groups["program"], self.tensors)
         if not self.state.done:
-            _copy(saved.groups.get("statistics", {}), {n: trained for n, (trained, _) in self.statistics.items()})
-            _copy(saved.groups.get("projections", {}), self.parameters)
-            self.best = dict(saved.groups.get("best", {}))
-            restore_optimizer(optimizer, saved.groups.get("optimizer", {}), saved.more)
+            self.go_on(saved, optimizer)
+
+    def go_on(self, saved: Saved, optimizer: torch.optim.Optimizer) -> None:
+        """Take what ``to_go_on`` gave."""
+        _copy(saved.groups.get("statistics", {}), {n: trained for n, (trained, _) in self.statistics.items()})
+        _copy(saved.groups.get("projections", {}), self.parameters)
+        self.best = dict(saved.groups.get("best", {}))
+        restore_optimizer(optimizer, saved.groups.get("optimizer", {}), saved.more)
 
 
 def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:

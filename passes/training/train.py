@@ -46,6 +46,14 @@ class Train(Settings):
         """How the teacher's values come; a folder of this process alone, if something may be kept."""
         return teacher
 
+    def prepared(self, program: Program) -> Program:
+        """The program to train, with tensors of its own."""
+        return copied(program)
+
+    def make_loop(self, **parts: Any) -> Loop:
+        """The training, of the parts that every training has."""
+        return Loop(**parts)
+
     def requires(self, program: Program) -> None:
         """Accelerate is there, and something can be trained."""
         find_accelerate()
@@ -59,7 +67,7 @@ class Train(Settings):
                 hint = "add metric: accuracy and data: {eval: ...}"
                 raise RecipeError(f"{option} needs a metric", where=f"pass {self.title}", hint=hint)
         accelerator = make_accelerator(context.device)
-        student = on(copied(program), accelerator.device)
+        student = on(self.prepared(program), accelerator.device)
         flags = {name: value.requires_grad for name, value in student.tensors().items()}
         loop, unused = self._loop(student, context, accelerator)
         start = time.perf_counter()
@@ -99,7 +107,7 @@ class Train(Settings):
             stage.student = recomputed(stage.student, training)
         if self.compile:
             stage.student = torch.compile(stage.student)  # type: ignore[assignment] # a module that stands for it
-        loop = Loop(
+        loop = self.make_loop(
             settings=self,
             program=student,
             statistics=statistics,
