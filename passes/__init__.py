@@ -1,5 +1,6 @@
 """The pass library: one pass, one file. Importable as ``graphc.passes``."""
 
+from .bind_input import BindInput
 from .discretize import Discretize
 from .distill import Distill
 from .during import Actions, Hook
@@ -13,11 +14,13 @@ from .prune_width import PruneWidth
 from .quantize import Quantize
 from .recalibrate import Recalibrate
 from .search_darts import SearchDarts
+from .select_outputs import SelectOutputs
 from .sparsify import Sparsify
 from .tie_weights import TieWeights
 
 __all__ = [
     "Actions",
+    "BindInput",
     "Discretize",
     "Distill",
     "Factorize",
@@ -34,6 +37,7 @@ __all__ = [
     "Recalibrate",
     "SearchDarts",
     "Seen",
+    "SelectOutputs",
     "Sparsify",
     "TieWeights",
 ]

@@ -39,6 +39,7 @@ def to_module(program: Program, original: nn.Module, *, tolerance: float = 1e-4)
             in its forward, or the results differ. Names the first difference.
     """
     _check_real(program, original)
+    _check_whole(program, original)
     program = make_permanent(program, keep=original.state_dict())
     gone, evidence = gone_modules(program, original), Evidence(program, original)
     failures: list[EmitError] = []
@@ -72,6 +73,21 @@ def _check_real(program: Program, original: nn.Module) -> None:
         why=why,
         hint="emit a folder, a .pt2 or an .onnx file, which need no class; or go back to it before quantising",
     )
+
+
+def _check_whole(program: Program, original: nn.Module) -> None:
+    """All inputs and outputs that the class has: its forward takes and gives them whatever the program does."""
+    contract = program.contract
+    lacks = [f"the input {one.spec.name!r} is a constant" for one in contract.bound]
+    lacks += [f"the output {spec.name!r} is dropped" for spec in contract.dropped]
+    if lacks:
+        raise EmitError(
+            f"{type(original).__name__} cannot express the program",
+            where=type(original).__name__,
+            why=f"in the program {' and '.join(lacks)}, and the class's own forward still has it",
+            hint="emit a folder, a .pt2 or an .onnx file, which need no class, or load the program's tensors into a "
+            "class of its form",
+        )
 
 
 def _restated(evidence: Evidence, kept: Kept, tolerance: float) -> nn.Module:

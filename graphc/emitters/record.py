@@ -17,6 +17,7 @@ from graphc.errors import EmitError
 from graphc.ir.capture import capture
 from graphc.ir.contract import Contract, TensorSpec
 from graphc.ir.program import Program
+from graphc.ir.specs import is_place
 
 FORMAT = 1
 
@@ -70,7 +71,8 @@ def restore(exported: ExportedProgram, record: Mapping[str, Any], where: str) ->
                 names[old] = new
     contract = _renamed(program.contract, names, wanted[0])
     for spec, kept in zip((*contract.inputs, *contract.outputs), (*wanted[0], *wanted[1]), strict=True):
-        if (spec.name, spec.dtype, len(spec.shape)) != (kept.name, kept.dtype, len(kept.shape)):
+        named = spec.name == kept.name or (is_place(spec.name) and is_place(kept.name))
+        if not named or (spec.dtype, len(spec.shape)) != (kept.dtype, len(kept.shape)):
             raise EmitError(
                 "the artifact is not what its record says", where=where, why=f"{kept} recorded, {spec} found"
             )

@@ -1,4 +1,4 @@
-"""Contract: what goes into a Program and comes out of it; no pass may change it."""
+"""Contract: what goes into a Program and comes out of it; a pass that changes it says so."""
 
 from __future__ import annotations
 
@@ -28,13 +28,30 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class Bound:
+    """An input that has become a constant.
+
+    Attributes:
+        spec: of the input.
+        place: where it was among the inputs.
+        value: of as many dims; 1 where the input is dynamic.
+    """
+
+    spec: TensorSpec
+    place: int
+    value: torch.Tensor
+
+
+@dataclass(frozen=True)
 class Contract:
-    """What a Program promises its callers. No pass may change it.
+    """What a Program promises its callers. A pass changes it only if it says so (``Pass.promises``).
 
     Attributes:
         inputs, outputs: flat specs, in the order of the pytree.
         args, kwargs: the example inputs it was captured with.
         dynamic: ``dynamic_shapes`` for torch.export, with names in place of Dim objects.
+        bound: inputs that it had and that are constants now, in the order in which they were bound.
+        dropped: outputs that it had, and has no longer.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -42,6 +59,15 @@ class Contract:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     dynamic: Mapping[str, Any]
+    bound: tuple[Bound, ...] = ()
+    dropped: tuple[TensorSpec, ...] = ()
+
+    def order(self) -> list[str]:
+        """Names of the inputs, and of those that are constants now, in the order in which data gives them."""
+        names = [spec.name for spec in self.inputs]
+        for one in reversed(self.bound):
+            names.insert(one.place, one.spec.name)
+        return names
 
     def dims(self) -> dict[str, int]:
         """Names of the dynamic dims and their sizes in the example."""

@@ -9,16 +9,17 @@ from torch.fx.graph import _PyTreeCodeGen
 from torch.utils import _pytree as pytree
 
 from graphc.errors import GraphError, nearest
+from graphc.ir.contract import Contract
 from graphc.ir.edit import replace
 from graphc.ir.graph import copy_graph, drop_dead
 from graphc.ir.program import Program
-from graphc.ir.specs import outputs_of, symbols_of
 
 
 def select_outputs(program: Program, wanted: Sequence[str | int], note: str | None = None) -> Program:
     """A new Program with some of the outputs, in their old order. The inputs stay, also those that nothing reads.
 
-    Outputs by field become a dict by the contract's names, all others a tuple; a single tensor stays one.
+    Outputs by field become a dict by the contract's names, all others a tuple, each still called by the place that it
+    had (``output_1``); a single tensor stays one.
 
     Args:
         program: is left as it is.
@@ -28,10 +29,8 @@ def select_outputs(program: Program, wanted: Sequence[str | int], note: str | No
     Raises:
         GraphError: none is wanted, or one that there is not.
     """
-    names = [spec.name for spec in program.contract.outputs]
-    if not wanted:
-        raise GraphError("no output is selected", hint=f"the outputs are {', '.join(names)}")
-    kept = sorted({_place(key, names) for key in wanted})
+    contract, names = with_outputs(program.contract, wanted), [spec.name for spec in program.contract.outputs]
+    kept = [names.index(spec.name) for spec in contract.outputs]
     graph = copy_graph(program.graph)
     node = graph.output_node()
     leaves, info = pytree.tree_leaves(node.args[0]), graph._codegen.pytree_info  # type: ignore[attr-defined]
@@ -41,9 +40,21 @@ def select_outputs(program: Program, wanted: Sequence[str | int], note: str | No
     node.args = (tuple(leaves[i] for i in kept),)
     graph.set_codegen(_PyTreeCodeGen(info._replace(out_spec=spec)))
     drop_dead(graph)
-    made = replace(program, graph, {}, note)
-    outputs = outputs_of(made.graph, symbols_of(made.graph, program.contract))
-    return dataclasses.replace(made, contract=dataclasses.replace(program.contract, outputs=outputs))
+    return dataclasses.replace(replace(program, graph, {}, note), contract=contract)
+
+
+def with_outputs(contract: Contract, wanted: Sequence[str | int]) -> Contract:
+    """The contract with some of the outputs, in their old order.
+
+    Raises:
+        GraphError: none is wanted, or one that there is not.
+    """
+    names = [spec.name for spec in contract.outputs]
+    if not wanted:
+        raise GraphError("no output is selected", hint=f"the outputs are {', '.join(names)}")
+    kept = {_place(key, names) for key in wanted}
+    sides = [tuple(spec for i, spec in enumerate(contract.outputs) if (i in kept) is side) for side in (True, False)]
+    return dataclasses.replace(contract, outputs=sides[0], dropped=(*contract.dropped, *sides[1]))
 
 
 def _place(key: str | int, names: Sequence[str]) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch.utils import _pytree as pytree
 
 from graphc.errors import VerifyError
 from graphc.ir.contract import Contract, TensorSpec
+
+KEEP = "a pass keeps inputs and outputs as they are, or says in `promises` what it makes of them"
 
 
 def names_of_symbols(graph: Graph, shapes: Mapping[str, Any] | None) -> dict[str, str]:
@@ -130,20 +133,36 @@ def check_contract(graph: Graph, promised: Contract) -> None:
     symbols = symbols_of(graph, promised)
     inputs = tuple(spec_of(str(n.target), n.meta.get("val"), symbols) for n in placeholders)
     outputs = outputs_of(graph, symbols)
-    for kind, before, after in (("input", promised.inputs, inputs), ("output", promised.outputs, outputs)):
-        for old, new in zip(before, after, strict=True):
-            if old != new:
-                raise VerifyError(
-                    f"the {kind} {old.name!r} is no longer what it was",
-                    why=f"{old} before, {new} now",
-                    hint="a pass must keep inputs and outputs as they are",
-                )
+    outputs = tuple(map(_with_kept_name, outputs, promised.outputs))
+    check_specs("input", promised.inputs, inputs)
+    check_specs("output", promised.outputs, outputs)
+
+
+def check_specs(kind: str, promised: Sequence[TensorSpec], found: Sequence[TensorSpec]) -> None:
+    """Inputs, or outputs, are what was promised.
+
+    Raises:
+        VerifyError: names the first that is not, before and after.
+    """
+    _check_number(kind, [s.name for s in promised], [s.name for s in found])
+    for old, new in zip(promised, found, strict=True):
+        if old != new:
+            raise VerifyError(
+                f"the {kind} {old.name!r} is no longer what it was", why=f"{old} before, {new} now", hint=KEEP
+            )
 
 
 def _check_number(kind: str, before: list[str], after: list[str]) -> None:
     if len(before) != len(after):
-        raise VerifyError(
-            f"the number of {kind}s changed",
-            why=f"{len(before)} before ({', '.join(before)}), {len(after)} now ({', '.join(after)})",
-            hint="a pass must keep inputs and outputs as they are",
-        )
+        why = f"{len(before)} before ({', '.join(before)}), {len(after)} now ({', '.join(after)})"
+        raise VerifyError(f"the number of {kind}s changed", why=why, hint=KEEP)
+
+
+def is_place(name: str) -> bool:
+    """Is this the name of an output that has no word, but a place in a tuple?"""
+    return re.fullmatch(r"output(_\d+)+", name) is not None
+
+
+def _with_kept_name(found: TensorSpec, promised: TensorSpec) -> TensorSpec:
+    """An output of a tuple is called by the place that it had when captured, though others before it may be gone."""
+    return dataclasses.replace(found, name=promised.name) if is_place(found.name) and is_place(promised.name) else found

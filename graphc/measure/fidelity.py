@@ -10,6 +10,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from graphc.errors import GraphError
+from graphc.ir.contract import Contract
 from graphc.measure.runnable import Inputs, split_inputs
 
 
@@ -64,6 +65,21 @@ def named_tensors(outputs: Any) -> list[tuple[str, torch.Tensor]]:
         outputs = dict(outputs.items())
     pairs = pytree.tree_flatten_with_path(outputs)[0]
     return [(pytree.keystr(path).strip("[]'.") or "output", v) for path, v in pairs if isinstance(v, torch.Tensor)]
+
+
+def shared_outputs(
+    first: Contract, results: Any, second: Contract, others: Any
+) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
+    """Name and both values of each tensor among the outputs that two programs have in common, in the first's order.
+
+    Args:
+        first, second: their contracts.
+        results, others: what they gave.
+    """
+    known = {spec.name: value for spec, value in zip(second.outputs, pytree.tree_leaves(others), strict=True)}
+    pairs = zip(first.outputs, pytree.tree_leaves(results), strict=True)
+    found = [(spec.name, value, known.get(spec.name)) for spec, value in pairs]
+    return [(n, x, y) for n, x, y in found if isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor)]
 
 
 def compare_tensors(name: str, reference: torch.Tensor, other: torch.Tensor) -> Fidelity:

@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 
+from graphc.ir.inputs import inputs_of
 from graphc.ir.program import Program
 from graphc.measure.cost import changes, cost
 from graphc.measure.environment import environment
-from graphc.measure.fidelity import compare_tensors, named_tensors
+from graphc.measure.fidelity import compare_tensors, shared_outputs
 
 
 @dataclass(frozen=True)
@@ -94,13 +95,15 @@ def _ratio(first: float, second: float) -> float | None:
 
 
 def _moved(before: Program, after: Program) -> list[dict[str, Any]]:
-    """How far each output moved on the example inputs; null where a figure is not finite."""
-    args, kwargs = before.example()
+    """How far each output that is left moved on the example inputs; null where a figure is not finite."""
+    args, kwargs = after.example()
     if any(value.device.type == "meta" for value in after.tensors().values()):
         return []
+    whole = inputs_of(before.contract, after.contract, args, kwargs, {})
     with torch.no_grad():
-        first, second = (named_tensors(program(*args, **kwargs)) for program in (before, after))
-    found = [compare_tensors(name, x, y).to_dict() for (name, x), (_, y) in zip(first, second, strict=True)]
+        first, second = before(*whole[0], **whole[1]), after(*args, **kwargs)
+    pairs = shared_outputs(before.contract, first, after.contract, second)
+    found = [compare_tensors(name, x, y).to_dict() for name, x, y in pairs]
     return [
         {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in facts.items()}
         for facts in found

@@ -88,7 +88,7 @@ def _check_alike(
             why = f"the {kind} is {a[key]} in {reference.name} and {b[key]} in {other.name}"
         else:
             continue
-        hint = "compare two forms of one model"
+        hint = "compare two forms of one model; where inputs were bound or outputs selected, with a form after that"
         raise GraphError(f"{reference.name} and {other.name} cannot be compared", why=why, hint=hint)
 
 

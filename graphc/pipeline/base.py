@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from graphc.errors import RecipeError, nearest
+from graphc.ir.contract import Contract
 from graphc.ir.program import Program
 from graphc.pipeline.checked import Checked, make
 from graphc.pipeline.evaluation import Evaluator
@@ -99,6 +100,16 @@ class Pass(Checked, abc.ABC):
     def least_opset(self) -> int:
         """The ONNX operator set that what the pass makes needs at least; checked before anything runs."""
         return 0
+
+    def promises(self, contract: Contract) -> Contract:
+        """The contract of the result, given that of the program: the same, unless the pass changes it and says so here.
+
+        Asked of all passes in their order before the first one runs, and held against what comes of each.
+
+        Raises:
+            GraphError: there is no such result.
+        """
+        return contract
 
     def requires(self, program: Program) -> None:
         """Raise a GraphError if the program is not one that this pass can work on."""

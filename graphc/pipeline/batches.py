@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
 from graphc.errors import RecipeError
-from graphc.ir.contract import TensorSpec
+from graphc.ir.contract import Contract, TensorSpec
+from graphc.ir.inputs import inputs_of
 from graphc.ir.program import Program
 
 LABELS = ("labels", "label", "targets", "target")
@@ -25,12 +26,32 @@ class Batch:
         args, kwargs: inputs, in the structure of the program's example inputs.
         labels: what the loader gives beside them; None if it gives none.
         size: samples in the batch: the size of dim 0 of the first input.
+        contract: of the program that takes it.
+        others: what it has for inputs that are constants in the program, and may not be in its teacher, by name.
     """
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     labels: Any
     size: int
+    contract: Contract
+    others: Mapping[str, Any] = field(default_factory=dict)
+
+    def of(self, rows: Callable[[torch.Tensor], torch.Tensor], size: int) -> Batch:
+        """The batch with some of its samples.
+
+        Args:
+            rows: takes them out of a tensor of all samples.
+            size: how many.
+        """
+
+        def part(value: Any) -> Any:
+            whole = isinstance(value, torch.Tensor) and value.dim() and len(value) == self.size
+            return rows(value) if whole else value
+
+        given = (self.args, dict(self.kwargs), self.labels, dict(self.others))
+        args, kwargs, labels, others = pytree.tree_map(part, given)
+        return Batch(args, kwargs, labels, size, self.contract, others)
 
 
 def batches(program: Program, loader: Iterable[Any], samples: int | None = None) -> Iterator[Batch]:
@@ -53,7 +74,8 @@ def batches(program: Program, loader: Iterable[Any], samples: int | None = None)
     for given in loader:
         batch = fed(program, given, device)
         if samples is not None and seen + batch.size > samples:
-            batch = _cut(program, batch, samples - seen)
+            left = samples - seen
+            batch = batch.of(lambda value: value[:left], left)
         yield batch
         seen += batch.size
         if samples is not None and seen >= samples:
@@ -74,26 +96,43 @@ def fed(program: Program, given: Any, device: torch.device | str = "cpu", labels
     Raises:
         RecipeError: it does not fit the program.
     """
-    inputs, found = _apart(given, labels, len(program.contract.inputs))
-    args, kwargs = program.example()
-    leaves, tree = pytree.tree_flatten((args, kwargs))
+    inputs, found = _apart(given, labels, len(program.contract.order()))
+    leaves, tree = pytree.tree_flatten(program.example())
     specs = program.contract.inputs
-    if isinstance(inputs, Mapping):
-        missing = [s.name for s in specs if s.dtype is not None and s.name not in inputs]
-        if missing:
-            why = f"it has {', '.join(map(str, inputs)) or 'nothing'}"
-            raise RecipeError(f"a batch has no input {missing[0]!r}", where="data", why=why)
-        values = [inputs.get(spec.name, leaf) for spec, leaf in zip(specs, leaves, strict=True)]
-    else:
-        values = pytree.tree_leaves(inputs)
-        if len(values) != len(leaves):
-            why = f"it has {len(values)} and the program takes {', '.join(map(str, specs))}"
-            raise RecipeError("a batch has another number of inputs", where="data", why=why)
-    values = [_checked(*pair, device) for pair in zip(specs, values, strict=True)]
+    named = inputs if isinstance(inputs, Mapping) else _named(program, pytree.tree_leaves(inputs))
+    missing = [s.name for s in specs if s.dtype is not None and s.name not in named]
+    if missing:
+        why = f"it has {', '.join(map(str, named)) or 'nothing'}"
+        raise RecipeError(f"a batch has no input {missing[0]!r}", where="data", why=why)
+    values = [_checked(s, named.get(s.name, leaf), device) for s, leaf in zip(specs, leaves, strict=True)]
+    bound = [one.spec for one in program.contract.bound if one.spec.name in named]
     args, kwargs = pytree.tree_unflatten(values, tree)
     first = next((v for v in values if isinstance(v, torch.Tensor) and v.dim()), None)
     moved = pytree.tree_map(lambda v: v.to(device) if isinstance(v, torch.Tensor) else v, found)
-    return Batch(args, kwargs, moved, 1 if first is None else len(first))
+    others = {spec.name: _checked(spec, named[spec.name], device) for spec in bound}
+    return Batch(args, kwargs, moved, 1 if first is None else len(first), program.contract, others)
+
+
+def taken_by(program: Program, batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The inputs of a batch as another program takes them than the one that it is for: a teacher, the original.
+
+    Where that program still has an input that is a constant in the other it gets what the data has, or the constant.
+    """
+    return inputs_of(program.contract, batch.contract, batch.args, batch.kwargs, batch.others)
+
+
+def _named(program: Program, values: Sequence[Any]) -> dict[str, Any]:
+    """Inputs without names by name: those of the program, or also those that are constants in it.
+
+    Raises:
+        RecipeError: there are more or fewer.
+    """
+    names, all_names = [s.name for s in program.contract.inputs], program.contract.order()
+    for order in (names, all_names):
+        if len(values) == len(order):
+            return dict(zip(order, values, strict=True))
+    why = f"it has {len(values)} and the program takes {', '.join(map(str, program.contract.inputs))}"
+    raise RecipeError("a batch has another number of inputs", where="data", why=why)
 
 
 def _apart(given: Any, name: str | None, inputs: int) -> tuple[Any, Any]:
@@ -128,15 +167,3 @@ def _checked(spec: TensorSpec, value: Any, device: torch.device | str) -> Any:
 def _sized(spec: TensorSpec, value: torch.Tensor) -> bool:
     """Is a value of the sizes that are fixed?"""
     return all(isinstance(want, str) or want == size for want, size in zip(spec.shape, value.shape, strict=True))
-
-
-def _cut(program: Program, batch: Batch, samples: int) -> Batch:
-    """The first samples of a batch."""
-
-    def first(value: Any) -> Any:
-        return (
-            value[:samples] if isinstance(value, torch.Tensor) and value.dim() and len(value) == batch.size else value
-        )
-
-    args, kwargs, labels = pytree.tree_map(first, (batch.args, dict(batch.kwargs), batch.labels))
-    return Batch(args, kwargs, labels, samples)

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from graphc.errors import GraphError, RecipeError, nearest
 from graphc.ir.program import Program
-from graphc.pipeline.batches import Batch, batches
+from graphc.measure.fidelity import shared_outputs
+from graphc.pipeline.batches import Batch, batches, taken_by
 from graphc.pipeline.objective import IGNORED, logits, rows
 from graphc.pipeline.targets import find_target
 
@@ -99,13 +100,18 @@ def perplexity(program: Program, loader: Iterable[Any], original: Program | None
 
 
 def cosine(program: Program, loader: Iterable[Any], original: Program | None = None) -> float:
-    """Mean cosine, over samples, of the first output and that of the program as captured; needs no labels."""
+    """Mean cosine, over samples, of the first output and the same of the program as captured; needs no labels."""
     if original is None:
         raise GraphError("the metric cosine needs the original program", where="metric")
     total = count = 0.0
     with torch.no_grad():
         for batch in batches(program, loader):
-            own, other = (logits(p(*batch.args, **batch.kwargs)).flatten(1).double() for p in (program, original))
+            args, kwargs = taken_by(original, batch)
+            first, second = program(*batch.args, **batch.kwargs), original(*args, **kwargs)
+            pairs = shared_outputs(program.contract, first, original.contract, second)
+            own, other = next(
+                (x.flatten(1).double(), y.flatten(1).double()) for _, x, y in pairs if x.is_floating_point()
+            )
             total += float(F.cosine_similarity(own, other).sum())
             count += batch.size
     return total / count

@@ -15,6 +15,7 @@ from graphc.emitters.base import Artifact, emit
 from graphc.errors import GraphError
 from graphc.ir.capture import Dynamic, capture
 from graphc.ir.program import Program
+from graphc.ir.specs import check_specs
 from graphc.ir.verify import verify
 from graphc.measure.report import Step, report, write_report
 from graphc.pipeline.base import Context, Data, Pass
@@ -112,6 +113,7 @@ def compile(
 def run(made: Plan, watch: Watch = lambda event, about: None) -> Compilation:
     """Run a plan. Of several processes only the first times, writes and tells."""
     torch.manual_seed(made.seed)
+    _promised(made.passes, made.original)
     evaluator = _evaluator(made)
     told: dict[str, Mapping[str, Any]] = {}
     states: dict[str, Program] = {}
@@ -194,15 +196,33 @@ def apply(item: Pass, program: Program, context: Context, done: Sequence[str] = 
         GraphError: the pass refuses, or its result breaks the contract; says which passes ran before.
     """
     try:
+        promised = item.promises(program.contract)
         item.requires(program)
         result = item.run(program, context)
         verify(result)
+        check_specs("input", promised.inputs, result.contract.inputs)
+        check_specs("output", promised.outputs, result.contract.outputs)
         item.ensures(program, result)
     except GraphError as error:
         before = f" after {', '.join(done)}" if done else ""
         error.add_note(f"in pass {item.title}{before}")
         raise
     return dataclasses.replace(result, history=(*program.history, item.note()))
+
+
+def _promised(passes: Sequence[Pass], original: Program) -> None:
+    """See that each pass can make of inputs and outputs what it wants to, before any work.
+
+    Raises:
+        GraphError: a pass speaks of an input or output that there is not, or a value does not fit.
+    """
+    contract = original.contract
+    for item in passes:
+        try:
+            contract = item.promises(contract)
+        except GraphError as error:
+            error.add_note(f"in pass {item.title}")
+            raise
 
 
 def _facts(item: Pass, before: Program, after: Program, latency: Latency | None) -> dict[str, Any]:

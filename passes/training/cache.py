@@ -142,7 +142,8 @@ def _bytes(layout: Layout) -> int:
 
 def samples(batch: Batch) -> list[bytes]:
     """A hash of the inputs of each sample of a batch."""
-    leaves = [v for v in pytree.tree_leaves((batch.args, dict(batch.kwargs))) if isinstance(v, Tensor)]
+    given = batch.args, dict(batch.kwargs), dict(batch.others)
+    leaves = [v for v in pytree.tree_leaves(given) if isinstance(v, Tensor)]
     parts = [_rows(value.reshape(len(value), -1)) for value in leaves if value.dim() and len(value) == batch.size]
     form = repr([(str(v.dtype), list(v.shape[1:])) for v in leaves]).encode()
     return [

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils import _pytree as pytree
 
 from graphc.errors import RecipeError
 from graphc.ir.program import Program
@@ -81,13 +80,7 @@ class Feed:
             what = f"a batch has {batch.size} samples and there are {self.world} processes"
             raise RecipeError(what, where="data", hint="make batches larger, or drop the last one (drop_last)")
         rows = torch.arange(batch.size).tensor_split(self.world)[self.rank].to(self.device)
-
-        def mine(value: Any) -> Any:
-            whole = isinstance(value, torch.Tensor) and value.dim() and len(value) == batch.size
-            return value.index_select(0, rows) if whole else value
-
-        args, kwargs, labels = pytree.tree_map(mine, (batch.args, dict(batch.kwargs), batch.labels))
-        return replace(batch, args=args, kwargs=kwargs, labels=labels, size=len(rows))
+        return batch.of(lambda value: value.index_select(0, rows), len(rows))
 
 
 def seed_all(seed: int) -> None:

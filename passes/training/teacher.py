@@ -12,7 +12,7 @@ from graphc.ir.capture import capture
 from graphc.ir.edit import rebuild, set_training
 from graphc.ir.program import Program
 from graphc.pipeline.base import Context
-from graphc.pipeline.batches import Batch
+from graphc.pipeline.batches import Batch, taken_by
 from graphc.pipeline.targets import load_model
 
 from .stage import Teachings, apart
@@ -57,7 +57,8 @@ def find_teacher(choice: str | Mapping[str, Any], student: Program, context: Con
             hint = "a teacher takes the inputs of the student, by the same names"
             raise RecipeError("the teacher cannot be captured", where="teacher", why=str(error), hint=hint) from error
     given, wanted = ([(s.name, s.dtype) for s in p.contract.inputs] for p in (found, student))
-    if given != wanted:
+    bound = [(one.spec.name, one.spec.dtype) for one in student.contract.bound]
+    if [spec for spec in given if spec not in bound] != wanted:
         why = f"it takes {given}, the student takes {wanted}"
         raise RecipeError("the teacher has other inputs than the student", where="teacher", why=why)
     return set_training(found, False)
@@ -98,8 +99,9 @@ class Teacher:
 
     def __call__(self, batch: Batch) -> Teachings:
         """What it has at the places of each term."""
+        args, kwargs = taken_by(self.program, batch)
         with torch.no_grad():
-            outputs, values = self.reader.module(*batch.args, **batch.kwargs)
+            outputs, values = self.reader.module(*args, **kwargs)
         found = self.reader.read(outputs, values, batch.size)
         return apart(found, [len(term.teacher) for term in self.terms])
 

@@ -98,8 +98,8 @@ def find_terms(losses: Sequence[Loss], student: Program, teacher: Program | None
 
 def _places(loss: Loss, student: Program, teacher: Program | None, where: str) -> tuple[list[Place], list[Place]]:
     if isinstance(loss, OfOutputs):
-        own = [_output(student, loss.output, where)]
-        return own, [_output(teacher, loss.output, where)] if teacher is not None else []
+        own = _output(student, loss.output, where)
+        return [own], [_counterpart(teacher, own, loss.output, where)] if teacher is not None else []
     if not isinstance(loss, OfFeatures) or teacher is None:
         raise RecipeError(f"{loss.type} says neither what outputs nor what features it reads", where=where)
     find = _attention if loss.reads == "attention" else _feature
@@ -118,6 +118,12 @@ def _output(program: Program, name: str | None, where: str) -> Place:
     if name is None:
         raise RecipeError("the program gives no floating-point output", where=where)
     raise RecipeError(f"no output is called {name!r}", where=where, hint=nearest(name, [s.name for s in specs]))
+
+
+def _counterpart(teacher: Program, own: Place, name: str | None, where: str) -> Place:
+    """The teacher's output of the same name; where none is asked for, its first one of floats may do."""
+    same = any(spec.name == own.name for spec in teacher.contract.outputs)
+    return _output(teacher, own.name if same else name, where)
 
 
 def _feature(program: Program, name: str) -> Place:
