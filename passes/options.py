@@ -29,7 +29,16 @@ RoundTo = Annotated[int, Field(ge=1, description="What is left is a multiple of 
 Names = Annotated[tuple[str, ...], Field(description="Module paths, axis names, or patterns written re:...")]
 Limits = Annotated[
     dict[str, str | float],
-    Field(description="Budgets macs, params, bytes: numbers, or percentages of what the program has."),
+    Field(description="Budgets macs, params, bytes, latency_ms: numbers, or percentages of what the program has."),
+]
+TablePath = Annotated[
+    str | None,
+    Field(description="Where the latency table of latency_ms is, or goes to; by default into the output folder."),
+]
+LatencyThreads = Annotated[int, Field(ge=1, description="Threads that latency_ms is meant for.")]
+LatencyDims = Annotated[
+    dict[str, Annotated[int, Field(ge=1)]],
+    Field(description="Sizes of dynamic dims that latency_ms is meant for: {batch: 1, sequence: 128}."),
 ]
 Steps = Annotated[int, Field(ge=1, description="Remove in so many steps; importance is computed anew for each.")]
 Schedule = Annotated[

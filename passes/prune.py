@@ -20,11 +20,14 @@ from graphc.ir.program import Program
 from graphc.pipeline.base import Context, Pass, make_pass
 from graphc.pipeline.run import apply
 
-from .constraints import fitting, limits, reachable, shares
+from .constraints import LATENCY, fitting, limits, only_exact, reachable, shares, told
 from .isomorphism import grouped
+from .latency import Clock, clock
 from .measured import losses
 from .options import (
     Between,
+    LatencyDims,
+    LatencyThreads,
     Limits,
     Measured,
     MinSize,
@@ -37,6 +40,7 @@ from .options import (
     Scope,
     Selection,
     Steps,
+    TablePath,
 )
 from .ranking import Allowed, Ranking, rank
 from .scored import Scored
@@ -57,6 +61,9 @@ class PruneAxes(Scored):
     max_pruning_ratio: MostRatio = 1.0
     min_size: MinSize = 1
     constraints: Limits = field(default_factory=dict)
+    latency_table: TablePath = None
+    latency_threads: LatencyThreads = 1
+    latency_dims: LatencyDims = field(default_factory=dict)
     sensitivity: Measured = None
     ranking: Scope = "local"
     round_to: RoundTo = 1
@@ -134,7 +141,7 @@ class PruneAxes(Scored):
         analysis = analyze(program)
         axes = self.candidates(analysis)
         self.explicit(axes)
-        limits(analysis, self.constraints)
+        limits(analysis, self.constraints, lambda sizes: math.inf)  # what it takes is not measured yet
         if self.sensitivity is not None:
             losses(self.sensitivity, [axis.name for axis in axes])
         ratios = self.ratios(axes)
@@ -177,15 +184,31 @@ class PruneAxes(Scored):
         if self.selection():
             return slice(program, self.explicit(axes))
         full = {axis.name: axis.size for axis in axes}
-        first = limits(analysis, self.constraints)
-        now = shares(analysis, first)
+        if LATENCY not in self.constraints:
+            return self.stepwise(program, context, full, None)
+        where = {"path": self.latency_table, "dims": self.latency_dims, "threads": self.latency_threads}
+        with clock(program, full, context, self.title, **where) as watch:
+            found = self.stepwise(program, context, full, watch)
+        says = [*self.facts(program, found).get("says", ()), watch.says()]
+        context.record(self.title, {"latency": watch.to_dict(), "says": says})
+        return found
+
+    def stepwise(self, program: Program, context: Context, full: Mapping[str, int], watch: Clock | None) -> Program:
+        """Cut as often as there are steps; ``watch`` tells latency, if that is limited."""
+        first = limits(analyze(program), self.constraints, watch)
+        now = shares(analyze(program), first, watch)
         for step in range(1, self.iterative_steps + 1):
             done = SCHEDULES[self.schedule](step / self.iterative_steps)
-            analysis = analyze(program)
+            analysis = watch.turn_to(program) if watch is not None else analyze(program)
             ranking = self.ranked(analysis, [a for a in self.candidates(analysis) if a.name in full], full, context)
             allowed = {kind: now[kind] + (limit - now[kind]) * done for kind, limit in first.items()}
-            sizes = self.sized(analysis, ranking, full, done, allowed)
-            program = slice(program, ranking.keep(sizes))
+            if watch is not None:
+                ranking = watch.paying(ranking)
+            sized = partial(self.sized, analysis, ranking, full, done, allowed, watch)
+            if watch is None or step < self.iterative_steps:
+                program = slice(program, ranking.keep(sized()))
+            else:
+                program = watch.meet(allowed[LATENCY], program, ranking, sized)
             name = f"{self.title}-{step}"
             for stage in self.stages():
                 program = apply(stage, program, _within(context, name), [f"step {step} of {self.title}"])
@@ -219,6 +242,7 @@ class PruneAxes(Scored):
         full: Mapping[str, int],
         done: float,
         allowed: Mapping[str, float],
+        watch: Clock | None,
     ) -> Mapping[Axis, int]:
         """Sizes for a share of the ratio, or for a budget.
 
@@ -227,9 +251,9 @@ class PruneAxes(Scored):
         """
         if self.pruning_ratio is not None:
             return ranking.by_ratio({a: r * done for a, r in self.ratios(list(ranking.scores)).items()}, full)
-        sizes = ranking.by_budget(fitting(analysis, allowed))
+        sizes = ranking.by_budget(fitting(analysis, allowed, watch), fill=watch is not None)
         if sizes is None:
-            least = reachable(analysis, ranking.sizes(len(ranking.order)), allowed)
+            least = reachable(analysis, ranking.sizes(len(ranking.order)), allowed, watch)
             raise GraphError(
                 f"{self.type} cannot meet the constraints {dict(self.constraints)}",
                 where=f"pass {self.title}",
@@ -240,7 +264,8 @@ class PruneAxes(Scored):
 
     def ensures(self, before: Program, after: Program) -> None:
         """The program really became smaller, and meets its limits."""
-        if self.constraints and not fitting(analyze(after), limits(analyze(before), self.constraints))({}):
+        exact = only_exact(self.constraints)
+        if exact and not fitting(analyze(after), limits(analyze(before), exact))({}):
             raise GraphError(f"{self.type} missed its constraints", where=f"pass {self.title}")
         entries = [sum(t.numel() for t in program.tensors().values()) for program in (before, after)]
         if self.selection() and entries[1] >= entries[0]:
@@ -261,18 +286,8 @@ class PruneAxes(Scored):
         return {axis.name: partial(cut, axis) for axis in axes}
 
     def facts(self, before: Program, after: Program) -> Mapping[str, Any]:
-        """Budgets, asked and reached."""
-        if not self.constraints:
-            return {}
-        first, last = analyze(before), analyze(after)
-        asked = limits(first, self.constraints)
-        whole, reached = shares(first, asked), shares(last, asked)
-        says = [
-            f"{kind}: {limit / whole[kind]:.2%} asked, {reached[kind] / whole[kind]:.2%} reached"
-            for kind, limit in asked.items()
-        ]
-        figures = {kind: {"asked": limit, "reached": reached[kind]} for kind, limit in asked.items()}
-        return {"says": says, "constraints": figures}
+        """Budgets, asked and reached; what latency has to say comes from the run."""
+        return told(analyze(before), analyze(after), self.constraints)
 
 
 def _within(context: Context, name: str) -> Context:

@@ -18,14 +18,17 @@ from graphc.axes.axis import Axis
 
 @dataclass(frozen=True)
 class Allowed:
-    """Which sizes an axis may have: a multiple, at least some, or all that there is."""
+    """Which sizes an axis may have: a multiple, at least some, or all that there is; or some sizes alone."""
 
     multiple: int = 1
     least: int = 1
+    sizes: tuple[int, ...] = ()
 
     def size(self, full: int, left: int) -> int:
         """The smallest allowed size that is not below ``left``."""
         wanted = max(left, self.least, 1)
+        if self.sizes:
+            return min((size for size in self.sizes if size >= wanted), default=full)
         return min(full, -(-wanted // self.multiple) * self.multiple)
 
 
@@ -74,8 +77,14 @@ class Ranking:
             taken.append(own[: max(0, count)])
         return self._left(torch.cat(taken))
 
-    def by_budget(self, fits: Callable[[Mapping[Axis, int]], bool]) -> dict[Axis, int] | None:
-        """Sizes after the fewest removals that fit; None if nothing fits."""
+    def by_budget(self, fits: Callable[[Mapping[Axis, int]], bool], fill: bool = False) -> dict[Axis, int] | None:
+        """Sizes after the fewest removals that fit; None if nothing fits.
+
+        Args:
+            fits: a test of sizes.
+            fill: take removals back, the last first, as long as the rest fits: where sizes have steps, one that
+                is passed by a single axis leaves room for others.
+        """
         low, high = 0, len(self.order)
         if not fits(self.sizes(high)):
             return None
@@ -85,7 +94,22 @@ class Ranking:
                 high = middle
             else:
                 low = middle + 1
-        return self.sizes(low)
+        return self._filled(low, fits) if fill else self.sizes(low)
+
+    def _filled(self, removed: int, fits: Callable[[Mapping[Axis, int]], bool]) -> dict[Axis, int]:
+        axes, sizes, full = list(self.scores), self.sizes(removed), set()
+        left = dict(sizes)
+        for number in reversed(self.order[:removed].tolist()):
+            axis = axes[number]
+            if axis in full:
+                continue
+            left[axis] = min(axis.size, left[axis] + 1)
+            larger = {**sizes, axis: self.allowed[axis].size(axis.size, left[axis])}
+            if larger[axis] == sizes[axis] or fits(larger):
+                sizes = larger
+            else:
+                full.add(axis)
+        return sizes
 
     def keep(self, sizes: Mapping[Axis, int]) -> dict[Axis, list[int]]:
         """The most important units of each axis, in their old order."""

@@ -48,7 +48,7 @@ def budget(analysis: Analysis, sizes: Mapping[Axis, int] | None = None, **dims: 
         GraphError: a name is not a dynamic dim of the program.
     """
     at = dict(sizes or {})
-    at.update(_dynamic(analysis, dims))
+    at.update(dynamic_sizes(analysis, dims))
     params = total_bytes = 0
     tensors, halves = analysis.program.tensors(), packed(analysis.program.graph)
     for name, layout in analysis.tensors.items():
@@ -66,7 +66,12 @@ def one_sample(program: Program) -> dict[str, int]:
     return {first[0]: 1} if first and isinstance(first[0], str) else {}
 
 
-def _dynamic(analysis: Analysis, dims: Mapping[str, int]) -> dict[Axis, int]:
+def dynamic_sizes(analysis: Analysis, dims: Mapping[str, int]) -> dict[Axis, int]:
+    """The sizes of the axes that dynamic dims are.
+
+    Raises:
+        GraphError: a name is not a dynamic dim of the program.
+    """
     contract = analysis.program.contract
     known = contract.dims()
     for name in dims:

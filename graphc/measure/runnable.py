@@ -134,10 +134,24 @@ def open_session(path: Path, device: str = "cpu", threads: int = 1) -> Any:
     provider = "CUDAExecutionProvider" if device.startswith("cuda") else "CPUExecutionProvider"
     if provider not in ort.get_available_providers():
         raise GraphError(f"cannot run {path.name} on {device}", why=f"this onnxruntime has no {provider}")
+    return make_session(path, session_options(threads), provider)
+
+
+def session_options(threads: int) -> Any:
+    """Options of a session: so many threads within one op, and no warnings."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    return options
+
+
+def make_session(path: Path, options: Any, provider: str = "CPUExecutionProvider") -> Any:
+    """A session with these options.
+
+    Raises:
+        GraphError: onnxruntime cannot run the file.
+    """
     try:
         return ort.InferenceSession(str(path), options, providers=[provider])
     except Exception as error:  # onnxruntime's errors have no class in common

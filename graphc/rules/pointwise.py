@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from graphc.axes.notation import broadcast
 from graphc.axes.unify import unify
 from graphc.rules.operation import Operation, Value
-from graphc.rules.table import rule
+from graphc.rules.table import rule, rule_of
 
 aten = torch.ops.aten
 
@@ -58,6 +60,11 @@ def _prelu(op: Operation) -> Value:
     if weight and len(data) > 1:
         unify(weight[0], data[1], op.where)
     return data
+
+
+def is_pointwise(target: Any) -> bool:
+    """Does an op compute each entry of its result from one entry of each operand?"""
+    return rule_of(target) in (_first, _broadcast, _prelu)
 
 
 for _name in UNARY:
