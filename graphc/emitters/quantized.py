@@ -14,6 +14,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.onnx import ONNXProgram
 
 from graphc.emitters.dequantize import FOUR_BITS, LINEAR, Restated, made_near, read, scale_rank
+from graphc.emitters.kept_real import keep_real
 from graphc.emitters.products import DYNAMIC_PRODUCT, PRODUCTS, restate_product
 from graphc.ir.edit import rebuild
 from graphc.ir.kinds import GLOBAL_AVERAGE, kind
@@ -49,6 +50,7 @@ def as_linear(module: GraphModule) -> None:
             restate_product(module, node)
         elif kind(node) == GLOBAL_AVERAGE and read(node).target is DEQUANTIZE:
             _as_average(graph, node)
+    keep_real(module)
     for node in list(graph.nodes):
         if node.target is DEQUANTIZE:
             Restated(module, node).replace()
