@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 from torch.fx import Node
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_leaves, tree_map
 
 from graphc.coupling import Analysis
 from graphc.coupling.regions import Layer, alike, find_layers, own_tensors, parameter_dependent, stack_of
@@ -158,48 +158,71 @@ def match(analysis: Analysis, first: Block, second: Block) -> dict[str, str]:
     into that, needs no counterpart.
 
     Raises:
-        DifferenceError: they are not alike; says where.
+        DifferenceError: they are not alike; says where they first differ, in graph order.
     """
-    pairs = list(zip(reversed(first.exits), reversed(second.exits), strict=False))
-    partners: dict[Node, Node] = {}
+    order = {node: i for i, node in enumerate(analysis.program.graph.nodes)}
+    pairs = [(a, b, a) for a, b in zip(reversed(first.exits), reversed(second.exits), strict=False)]
+    partners: tuple[dict[Node, Node], dict[Node, Node]] = ({}, {})
+    differences: dict[Node, str] = {}
     names: dict[str, str] = {}
     while pairs:
-        a, b = pairs.pop()
-        if partners.get(a, b) is not b:
-            raise DifferenceError(f"{_place(first, a)} stands for both {partners[a].name} and {b.name}")
-        if a is b or a in partners or (a not in first.nodes and b not in second.nodes and a.op != "get_attr"):
+        a, b, reader = pairs.pop()
+        if a is b or (a not in first.nodes and b not in second.nodes and a.op != "get_attr"):
             continue
-        _check(first, second, a, b)
-        partners[a] = b
+        known = _known(first, second, (a, b), partners)
+        if known == "":
+            continue
+        difference = known or _difference(first, second, a, b)
+        if difference and a.op == "get_attr":
+            differences[reader] = difference  # says more than that the results differ
+        elif difference:
+            differences.setdefault(a, difference)
+        if known or _form(a) != _form(b) or (a in first.nodes) != (b in second.nodes):
+            continue
+        partners[0][a], partners[1][b] = b, a
         if a.op == "get_attr":
             names[str(a.target)] = str(b.target)
-        pairs += zip(a.all_input_nodes, b.all_input_nodes, strict=True)
-    _check_left(analysis, first, set(partners), second.name)
-    _check_left(analysis, second, set(partners.values()), first.name)
+        pairs += [(v, w, a) for v, w in zip(_operands(a), _operands(b), strict=True)]
+    if differences:
+        raise DifferenceError(differences[min(differences, key=order.__getitem__)])
+    _check_left(analysis, first, set(partners[0]), second.name)
+    _check_left(analysis, second, set(partners[1]), first.name)
     return names
 
 
-def _check(first: Block, second: Block, a: Node, b: Node) -> None:
-    """Two nodes do the same.
+def _known(
+    first: Block, second: Block, pair: tuple[Node, Node], partners: tuple[dict[Node, Node], dict[Node, Node]]
+) -> str | None:
+    """None for two nodes that were not met; else what is wrong with their being a pair, if anything is."""
+    a, b = pair
+    if a not in partners[0] and b not in partners[1]:
+        return None
+    others = partners[0].get(a, b), partners[1].get(b, a)
+    if others[0] is not b:
+        return f"{_place(first, a)} stands for both {others[0].name} and {b.name}"
+    return "" if others[1] is a else f"{_place(second, b)} stands for both {others[1].name} and {a.name}"
 
-    Raises:
-        DifferenceError: they do not.
-    """
+
+def _difference(first: Block, second: Block, a: Node, b: Node) -> str:
+    """How two nodes differ; nothing if they do the same."""
     inside = (a in first.nodes, b in second.nodes)
-    if a.op != b.op or (inside[0] != inside[1] and a.op != "get_attr"):
-        raise DifferenceError(f"{_place(first, a)} stands where {_place(second, b)} does")
-    if a.op != "get_attr":
-        if a.target is not b.target:
-            raise DifferenceError(f"{_place(first, a)} stands where {_place(second, b)} does")
-        left, right = (tree_flatten((n.args, dict(n.kwargs))) for n in (a, b))
-        plain = [[None if isinstance(v, Node) else v for v in values] for values, _ in (left, right)]
-        if left[1] != right[1] or plain[0] != plain[1] or len(a.all_input_nodes) != len(b.all_input_nodes):
-            raise DifferenceError(
-                f"{_place(first, a)} and {_place(second, b)} have other arguments: {a.args} and {b.args}"
-            )
+    if a.op != b.op or (a.op != "get_attr" and (inside[0] != inside[1] or a.target is not b.target)):
+        return f"{_place(first, a)} stands where {_place(second, b)} does"
+    if _form(a) != _form(b):
+        return f"{_place(first, a)} and {_place(second, b)} have other arguments: {a.args} and {b.args}"
     kinds = [_kind(node) for node in (a, b)]
-    if kinds[0] != kinds[1]:
-        raise DifferenceError(f"{_place(first, a)} is {kinds[0]}, {_place(second, b)} is {kinds[1]}")
+    return "" if kinds[0] == kinds[1] else f"{_place(first, a)} is {kinds[0]}, {_place(second, b)} is {kinds[1]}"
+
+
+def _operands(node: Node) -> list[Node]:
+    """All values that it reads, one as often as it does."""
+    return [value for value in tree_leaves((node.args, dict(node.kwargs))) if isinstance(value, Node)]
+
+
+def _form(node: Node) -> object:
+    """What it is, how its arguments are arranged, and what those are that are no values of the graph."""
+    plain = tree_map(lambda v: Node if isinstance(v, Node) else v, (node.args, dict(node.kwargs)))
+    return node.op, None if node.op == "get_attr" else node.target, plain
 
 
 def _check_left(analysis: Analysis, block: Block, matched: set[Node], other: str) -> None:
@@ -210,13 +233,13 @@ def _check_left(analysis: Analysis, block: Block, matched: set[Node], other: str
     """
     for node in block.nodes - matched:
         for source in node.all_input_nodes:
-            if source.op != "get_attr" or source in matched or _leaves(node, block, matched):
+            if source.op != "get_attr" or source in matched or _is_for_others(node, block, matched):
                 continue
             if isinstance(attribute(analysis.program.module, str(source.target)), torch.Tensor):
                 raise DifferenceError(f"{block.name} reads {source.target}, and {other} has nothing that stands for it")
 
 
-def _leaves(node: Node, block: Block, matched: set[Node]) -> bool:
+def _is_for_others(node: Node, block: Block, matched: set[Node]) -> bool:
     """Does a value of a block come to be used outside?"""
     stack, seen = [node], {node}
     while stack:

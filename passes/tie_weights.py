@@ -89,10 +89,11 @@ class TieWeights(Pass):
         return {self.calibration_data: f"importance: {self.importance}"}
 
     def requires(self, program: Program) -> None:
-        """There is something to tie, and it fits."""
-        self.shares(analyze(program))
-        for name in self.untie:
-            untie(program, name)
+        """There is something to tie, and its axes unify."""
+        program = self._untied(program)
+        analysis, tensors = analyze(program), program.tensors()
+        shares = self.shares(analysis)
+        _check_axes(analysis, unite(program, {share: tensors[share.names[0]] for share in shares}), self.title)
 
     def shares(self, analysis: Analysis) -> list[Share]:
         """All tensors that become one.
@@ -110,32 +111,29 @@ class TieWeights(Pass):
 
     def run(self, program: Program, context: Context) -> Program:
         """Point every reader to the tensor that stays."""
-        for name in self.untie:
-            program = untie(program, name)
+        program = self._untied(program)
         analysis = analyze(program)
         shares = self.shares(analysis)
         calibration = Calibration.of(context, self.calibration_data, self.num_calibration_samples, self.loss)
         best = self._best(analysis, shares, calibration) if self.init == "best" else {}
-        tied = unite(program, {share: self._value(program, share, best) for share in shares})
-        self._check_axes(analysis, tied)
-        return tied
+        return unite(program, {share: self._value(program, share, best) for share in shares})
 
     def ensures(self, before: Program, after: Program) -> None:
-        """Every tensor that was to go is gone, and its name is one of another's."""
-        left = after.tensors()
-        for name in self.untie:
-            if name not in left:
-                raise GraphError(f"{name} has no tensor of its own", where=f"pass {self.title}")
-            before = untie(before, name)
-        for share in self.shares(analyze(before)):
+        """Every tensor that was to go is gone, and its name is one of another's; all others are there."""
+        untied = self._untied(before)
+        left = set(untied.tensors())
+        for share in self.shares(analyze(untied)):
             for name in set(share.names) - {share.names[0]}:
-                if name in left or (name not in share.turned and after.aliases.get(name) != share.names[0]):
+                left.discard(name)
+                if name not in share.turned and after.aliases.get(name) != share.names[0]:
                     raise GraphError(f"{name} is not {share.names[0]}", where=f"pass {self.title}")
+        wrong = left.symmetric_difference(after.tensors())
+        if wrong:
+            raise GraphError(f"{min(wrong)} should have been tied or untied", where=f"pass {self.title}")
 
     def facts(self, before: Program, after: Program) -> Mapping[str, Any]:
         """Which layers share, and what that saves."""
-        for name in self.untie:
-            before = untie(before, name)
+        before = self._untied(before)
         shares = self.shares(analyze(before))
         tensors = before.tensors()
         groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
@@ -146,6 +144,12 @@ class TieWeights(Pass):
             for names, kept_names in groups.items()
         ]
         return {"shared": {names[0]: list(names) for names in groups}, "says": says}
+
+    def _untied(self, program: Program) -> Program:
+        """The program after ``untie``, which comes before ``ties``."""
+        for name in self.untie:
+            program = untie(program, name)
+        return program
 
     def _families(self, analysis: Analysis) -> list[Family]:
         """The layers that are alike.
@@ -232,17 +236,22 @@ class TieWeights(Pass):
             places[layers] = max(range(len(layers)), key=scores.__getitem__)
         return {share: places[share.layers] for share in shares}
 
-    def _check_axes(self, before: Analysis, tied: Program) -> None:
-        """No axis may be pinned for a reason that was not there: tied tensors divide it in ways that do not fit."""
-        known = {axis.pinned for axis in before.axes}
-        for axis in analyze(tied).axes:
-            if axis.pinned is not None and axis.pinned not in known:
-                raise GraphError(
-                    f"tied weights would pin the axis {axis.name}",
-                    where=f"pass {self.title}",
-                    why=axis.pinned,
-                    hint="tie tensors whose dims mean the same",
-                )
+
+def _check_axes(before: Analysis, tied: Program, title: str) -> None:
+    """No axis may be pinned for a reason that was not there: tied tensors divide it in ways that do not fit.
+
+    Raises:
+        GraphError: one is; the reason is said.
+    """
+    known = {axis.pinned for axis in before.axes}
+    for axis in analyze(tied).axes:
+        if axis.pinned is not None and axis.pinned not in known:
+            raise GraphError(
+                f"tied weights would pin the axis {axis.name}",
+                where=f"pass {title}",
+                why=axis.pinned,
+                hint="tie tensors whose dims mean the same",
+            )
 
 
 def _names_of(block: Block) -> list[str]:

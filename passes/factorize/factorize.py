@@ -27,7 +27,7 @@ from .ranks import Ranks, Solver, by_energy, by_rank, smaller
 from .rewrite import Product, with_products
 from .weights import Weight, chosen_weights, find_weights
 
-Share = Annotated[str, Field(pattern=r"^\s*(100|\d{1,2})(\.\d+)?\s*%\s*$")]
+Share = Annotated[str, Field(pattern=r"^\s*(100(\.0+)?|\d{1,2}(\.\d+)?)\s*%\s*$")]
 
 
 @dataclass(frozen=True, kw_only=True)

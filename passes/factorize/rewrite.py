@@ -81,10 +81,10 @@ class _Edit:
             else:
                 self.linear(node, use)
 
-    def before(self, node: Node, part: str, target: Any, *args: Any) -> Node:
+    def before(self, node: Node, part: str, target: Any, *args: Any, **kwargs: Any) -> Node:
         """An op before the last one, in a module below its own."""
         with self.graph.inserting_before(node):
-            made = self.graph.create_node("call_function", target, args)
+            made = self.graph.create_node("call_function", target, args, kwargs)
         made.meta = {key: node.meta[key] for key in ("nn_module_stack", "stack_trace") if key in node.meta}
         stack, path = made.meta.get("nn_module_stack"), module_path(node)
         if stack:
@@ -103,7 +103,7 @@ class _Edit:
         return self.turned[part]
 
     def embedding(self, node: Node) -> None:
-        rows = self.before(node, "down", node.target, self.parts["down"], *node.args[1:])
+        rows = self.before(node, "down", node.target, self.parts["down"], *node.args[1:], **node.kwargs)
         node.target = aten.linear.default
         node.args, node.kwargs = (rows, self.parts["up"]), {}
 
