@@ -22,6 +22,7 @@ from .training.bilevel import Bilevel
 from .training.feed import Endless
 from .training.loop import Loop
 from .training.optimisation import OPTIMIZERS, check_options, find_optimizer
+from .training.rehearsal import check_labels
 from .training.train import copied
 
 
@@ -98,7 +99,7 @@ class SearchDarts(Finetune):
             **self.architecture_options,
         )
         validation = replace(feed, load=partial(context.loader, self.validation_data), seed=feed.seed + 1)
-        next(Endless(validation))
+        check_labels(parts["stage"], next(Endless(validation)), self.title)
         return Bilevel(
             **parts,
             architecture=architecture,

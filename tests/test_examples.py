@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import graphc
 from graphc.pipeline.plan import captured
@@ -82,3 +83,20 @@ def test_digits_are_pruned_distilled_and_quantised(monkeypatch: pytest.MonkeyPat
     batches = importlib.import_module("digits").eval_batches(4)
     right = [session.run(None, {"x": x.numpy()})[0].argmax(1) == y.numpy() for x, y in batches]
     assert sum(map(sum, right)) / 360 == pytest.approx(report["after"]["metric"], abs=0.006)
+
+
+def test_a_cell_is_searched_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="pip install scikit-learn")
+    pytest.importorskip("accelerate", reason="pip install 'graphc[train]'")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    recipe = yaml.safe_load((EXAMPLES / "darts.yaml").read_text())
+    recipe["model"]["kwargs"] |= {"layers": 1, "steps": 2, "multiplier": 2}
+    search, _, train = recipe["passes"]
+    search["steps"] = 2
+    train |= {"epochs": None, "steps": 2}
+    report = graphc.compile(recipe, output_dir=tmp_path).report
+    found = [step["facts"].get("genotype") for step in report["passes"]]
+    assert found[0] == found[1] != found[2]
+    assert found[1].startswith("Genotype(reduce=[('")
+    assert report["compression_ratio"]["params"] > 3
+    assert {path.name for path in tmp_path.iterdir()} >= {"darts.onnx", "darts.pt2"}

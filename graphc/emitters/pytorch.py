@@ -40,6 +40,8 @@ class ExportedEmitter(Emitter):
             EmitError: torch.export refuses it.
         """
         exported = export(with_plain_outputs(in_plain_ops(program)), program.contract)
+        for node in exported.graph.nodes:
+            node.meta.pop("from_node", None)  # it has addresses of memory, which differ from run to run
         torch.export.save(exported, path, extra_files={RECORD: json.dumps(describe(program))})
 
     def open(self, program: Program, path: Path) -> Runner:

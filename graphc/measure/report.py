@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,6 +12,7 @@ from typing import Any
 
 import torch
 
+from graphc.emitters.staging import staged
 from graphc.ir.inputs import inputs_of
 from graphc.ir.program import Program
 from graphc.measure.cost import changes, cost
@@ -116,18 +115,10 @@ def write_report(content: Mapping[str, Any], path: str | Path) -> Path:
     Raises:
         TypeError: something in it is not JSON-able; nothing is written.
         ValueError: a number is not finite; nothing is written.
+        GraphError: the disk is full; the old file is as it was.
     """
     path = Path(path)
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with staged(path) as inside:
+        inside.write_text(text, encoding="utf-8")
     return path

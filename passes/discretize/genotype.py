@@ -71,13 +71,13 @@ def find_cells(choices: Sequence[Choice], cones: Cones) -> list[Cell]:
 def genotype(choices: Sequence[Choice], cones: Cones) -> Mapping[str, Any]:
     """Normal and reduction cells as DARTS's ``Genotype`` has them, numbered if cells of a kind differ.
 
-    Empty for a program that has no cells, but single mixtures.
+    Empty for a program whose every sum is one mixture: layers that are chosen, and no cells.
     """
     kinds: dict[str, list[tuple[Gene, range | None]]] = {"normal": [], "reduce": []}
     for cell in find_cells(choices, cones):
         found = kinds["reduce" if cell.reduces(cones) else "normal"]
         one = (cell.gene(), cell.concat())
-        if len(cell.choices) > 1 and one not in found:
+        if len(cell.choices[-1].mixture.edges) > 1 and one not in found:
             found.append(one)
     made: dict[str, Any] = {}
     for kind, found in kinds.items():

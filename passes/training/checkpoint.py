@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
+from graphc.emitters.staging import writing
 from graphc.errors import GraphError
+from graphc.ir.digest import digest as digest
 
 Row = dict[str, float]
 
@@ -44,17 +44,6 @@ class State:
     done: bool = False
 
 
-def digest(*parts: str, tensors: Iterable[Tensor] = ()) -> str:
-    """A hash of texts and of the bytes of tensors."""
-    found = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        found.update(part.encode() + b"\0")
-    for tensor in tensors:
-        found.update(str((tensor.dtype, list(tensor.shape))).encode())
-        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
-
-
 def save(
     path: Path, fingerprint: str, state: State, groups: Mapping[str, Mapping[str, Tensor]], more: Any = None
 ) -> None:
@@ -66,17 +55,25 @@ def save(
         state: where the training stands.
         groups: tensors by name, in groups.
         more: JSON-able facts, such as plain numbers of the optimiser.
+
+    Raises:
+        GraphError: the disk is full; the checkpoint before is as it was.
     """
     tensors = {
         f"{group}/{name}": t.detach().contiguous() for group, named in groups.items() for name, t in named.items()
     }
     content = {"fingerprint": fingerprint, "state": asdict(state), "more": more}
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
-    save_file(tensors, temporary, {"graphc": json.dumps(content)})
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, temporary, {"graphc": json.dumps(content)})
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from graphc.errors import GraphError, RecipeError
+from graphc.pipeline.batches import Batch
 
 from .feed import Feed, seed_all
 from .stage import Stage
@@ -44,10 +45,7 @@ def rehearse(
         GraphError: a batch does not fit, labels are missing, values cannot be compared, or nothing is left to train.
     """
     batch = next(feed.epoch(0))
-    for term in stage.terms:
-        if term.loss.needs_labels and batch.labels is None:
-            hint = "give batches of (inputs, labels) or a dict with `labels`, or leave the loss out"
-            raise RecipeError(f"the loss {term.name} needs labels", where=f"data of {title}", hint=hint)
+    check_labels(stage, batch, title)
     for name in frozen:
         own[name].requires_grad_(False)
     kept = [(trained, trained.clone()) for trained, _ in statistics.values()]
@@ -68,3 +66,15 @@ def rehearse(
     for parameter in stage.parameters():
         parameter.grad = None
     return unused
+
+
+def check_labels(stage: Stage, batch: Batch, title: str) -> None:
+    """There are labels where a loss reads them.
+
+    Raises:
+        RecipeError: there are none.
+    """
+    for term in stage.terms:
+        if term.loss.needs_labels and batch.labels is None:
+            hint = "give batches of (inputs, labels) or a dict with `labels`, or leave the loss out"
+            raise RecipeError(f"the loss {term.name} needs labels", where=f"data of {title}", hint=hint)

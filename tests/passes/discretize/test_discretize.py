@@ -13,12 +13,11 @@ from graphc.passes import Discretize, Finetune, PruneFilters, Quantize
 from torch import Tensor, nn
 
 import graphc
+from benchmarks.supernets import NORMS, TABLES, WAYS, Edges, PartialCell, darts, discrete, reference
 from graphc.errors import GraphError, RecipeError
 from graphc.ir.edit import rebuild
 from graphc.pipeline.base import Context
-from graphc.pipeline.run import apply
-
-from .supernets import NORMS, TABLES, WAYS, Edges, PartialCell, darts, discrete, reference
+from graphc.pipeline.perform import apply
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:A model attribute"
