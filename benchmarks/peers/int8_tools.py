@@ -19,6 +19,8 @@ from benchmarks.peers.int8_models import Feed, Subject
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 PEERS = {"onnxruntime": "onnxruntime", "nncf": "nncf==3.4.0"}
 """Modules, and the packages that have them."""
+GUARDED = "W8A8, guarded"
+"""The mode in which the layers that hurt most stay in float32."""
 PRODUCTS = ("MatMul", "Gemm")
 """Ops that hold a transformer's weights."""
 
@@ -168,9 +170,18 @@ def float_file(job: Job, path: Path) -> None:
     graphc.emit(job.subject.program, path, optimize="onnxruntime")
 
 
-def modes(kind: str, tools: Sequence[str]) -> list[Mode]:
-    """Those of some tools that make sense for a kind of model; the first of graphc is the one that claims are about."""
-    return [mode for mode in (OF_IMAGES if kind == "cnn" else OF_TRANSFORMERS) if mode.tool in tools]
+def modes(kind: str, tools: Sequence[str], least: float | None = None) -> list[Mode]:
+    """Those of some tools that make sense for a kind of model; the first of graphc is the one that claims are about.
+
+    Args:
+        kind: of the model.
+        tools: that are wanted.
+        least: dB on the calibration data that graphc's guard is to hold in a mode of its own.
+    """
+    every = list(OF_IMAGES if kind == "cnn" else OF_TRANSFORMERS)
+    if least is not None:
+        every.append(Mode("graphc", GUARDED, partial(OF_IMAGES[0].write, min_sqnr_db=least)))
+    return [mode for mode in every if mode.tool in tools]
 
 
 def _modes(**by_tool: Mapping[str, Callable[[Job, Path], None]]) -> list[Mode]:
