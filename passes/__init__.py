@@ -4,6 +4,7 @@ from .bind_input import BindInput
 from .discretize import Discretize
 from .distill import Distill
 from .during import Actions, Hook
+from .elastic import SliceElastic
 from .factorize import Factorize
 from .finetune import Finetune
 from .losses import Loss, OfFeatures, OfOutputs, Seen
@@ -38,6 +39,7 @@ __all__ = [
     "SearchDarts",
     "Seen",
     "SelectOutputs",
+    "SliceElastic",
     "Sparsify",
     "TieWeights",
 ]

@@ -13,6 +13,7 @@ from graphc.errors import GraphError, nearest
 from graphc.ir.functional import source_of
 from graphc.ir.graph import assemble, attribute, copy_graph, drop_dead
 from graphc.ir.program import Program
+from graphc.ir.resizing import Resizing
 from graphc.ir.shapes import Shapes, refresh
 from graphc.ir.verify import lint
 
@@ -38,6 +39,7 @@ def rebuild(
     *,
     tensors: Mapping[str, torch.Tensor] | None = None,
     note: str | None = None,
+    way: type[Shapes] = Shapes,
 ) -> Program:
     """A new Program: the graph after ``edit``, with some tensors replaced.
 
@@ -47,6 +49,7 @@ def rebuild(
         edit: changes the copy of the graph that it is given.
         tensors: new values by name.
         note: what to add to the history.
+        way: how shapes are computed.
 
     Raises:
         VerifyError: the graph is malformed after the edit, or its shapes do not fit together.
@@ -56,7 +59,7 @@ def rebuild(
         edit(graph)
     lint(graph)
     drop_dead(graph)
-    return replace(program, graph, tensors or {}, note)
+    return replace(program, graph, tensors or {}, note, way)
 
 
 def replace(
@@ -123,7 +126,7 @@ def redirect(program: Program, changes: Mapping[str, str], note: str | None = No
         for old, new in pairs:
             old.replace_all_uses_with(new)
 
-    return rebuild(program, edit, note=note)
+    return rebuild(program, edit, note=note, way=Resizing)  # every value left has the shape that it had
 
 
 def _follow(old: str, changes: Mapping[str, str]) -> str:

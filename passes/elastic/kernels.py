@@ -18,6 +18,7 @@ from graphc.errors import GraphError, nearest
 from graphc.ir.edit import rebuild
 from graphc.ir.graph import source_line
 from graphc.ir.program import Program
+from graphc.ir.resizing import Resizing
 from graphc.ir.text import operator_name
 
 from ..contractions import parameter_of
@@ -190,12 +191,13 @@ def smaller(weight: torch.Tensor, sizes: Sequence[int], matrices: Mapping[int, t
         matrices: by size, each of shape ``[size ** rank, size ** rank]``, rank being that of the kernel.
     """
     for size in sorted((s for s in matrices if s > max(sizes)), reverse=True):
-        weight = _transformed(_middle(weight, [size] * len(sizes)), matrices[size])
-    weight = _middle(weight, sizes)
+        weight = _transformed(middle(weight, [size] * len(sizes)), matrices[size])
+    weight = middle(weight, sizes)
     return _transformed(weight, matrices[max(sizes)]) if max(sizes) in matrices else weight.contiguous()
 
 
-def _middle(weight: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
+def middle(weight: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
+    """The middle of a kernel ``[a, b, *kernel]``, as a view; sizes are those of its spatial dims."""
     for dim, size in enumerate(sizes, 2):
         weight = weight.narrow(dim, (weight.shape[dim] - size) // 2, size)
     return weight
@@ -236,7 +238,7 @@ def slice_kernels(
             if paddings.get(node.name):
                 _set_padding(node, paddings[node.name])
 
-    return rebuild(program, edit, tensors=tensors)
+    return rebuild(program, edit, tensors=tensors, way=Resizing)
 
 
 def _fitting(kernels: Mapping[str, Kernel], name: str, size: int) -> Kernel:

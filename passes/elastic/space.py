@@ -104,7 +104,7 @@ class Spec:
 
     Attributes:
         kernel: sizes of kernels.
-        width: numbers of channels.
+        width: numbers of channels; also of a squeeze branch, by its axis, which then does not follow.
         depth: numbers of blocks.
     """
 
@@ -134,7 +134,7 @@ class Cut:
     """What a spec comes to.
 
     Attributes:
-        units: by axis, how many of its first units stay; only axes that lose some.
+        units: by axis, how many of its first units stay.
         kernels: by weight, the size along its longest dim; only kernels that shrink.
         skipped: of each block that is left out the node that leaves it and the node that takes its place.
     """
@@ -185,6 +185,15 @@ class Space:
         )
 
     @property
+    def squeezes(self) -> tuple[WidthChoice, ...]:
+        """Squeeze branches: they follow a width, unless a spec says how wide they are."""
+        return tuple(
+            WidthChoice(s.axis, range(s.size, 0, -1), ((s.axis, 1),), block=width.block)
+            for width in self.widths
+            for s in width.squeezes
+        )
+
+    @property
     def count(self) -> int:
         """How many specs there are."""
         return math.prod(len(choice.values) for _, choices in self.parts() for choice in choices)
@@ -196,19 +205,19 @@ class Space:
             RecipeError: one is not; says which values its choice has.
         """
         for part, choices in self.parts():
-            known = {choice.name: choice for choice in choices}
+            known = {c.name: c for c in ((*choices, *self.squeezes) if part == "width" else choices)}
             for name, value in spec.to_dict()[part].items():
                 if name not in known:
-                    raise RecipeError(
-                        f"nothing is called {name!r}", where=f"{part} of a spec", hint=nearest(name, known)
-                    )
+                    what = f"nothing with a {part} to choose is called {name!r}"
+                    raise RecipeError(what, where="spec", hint=nearest(name, known))
                 if value not in known[name].values:
                     raise illegal(part, name, value, known[name].values)
 
     def effective(self, spec: Spec) -> Spec:
         """The spec without what is in blocks that it leaves out: equal for equal sub-networks."""
         gone = {block for choice in self.depths for block in _skipped(choice, spec)}
-        inside = {c.name for c in (*self.kernels, *self.widths) if any(_within(c.block, block) for block in gone)}
+        chosen = (*self.kernels, *self.widths, *self.squeezes)
+        inside = {c.name for c in chosen if any(_within(c.block, block) for block in gone)}
         kernel, width = ({n: v for n, v in part.items() if n not in inside} for part in (spec.kernel, spec.width))
         return Spec(kernel, width, spec.depth)
 
@@ -226,7 +235,8 @@ class Space:
             channels = left.width.get(width.name, width.values[0])
             if channels != width.values[0]:
                 units.update({axis: channels // each for axis, each in width.axes})
-                units.update({s.axis: s.units(channels) for s in width.squeezes if s.units(channels) < s.size})
+                units.update({s.axis: s.units(channels) for s in width.squeezes})
+        units.update({s.name: left.width[s.name] for s in self.squeezes if s.name in left.width})
         for kernel in self.kernels:
             size = left.kernel.get(kernel.name, kernel.values[0])
             if size != kernel.values[0]:
@@ -247,11 +257,9 @@ def _within(path: str, block: str) -> bool:
     return path == block or path.startswith(f"{block}.")
 
 
-def illegal(part: str, name: str, value: object, values: Sequence[int]) -> RecipeError:
+def illegal(part: str, name: str, value: object, values: Sequence[int], where: str = "spec") -> RecipeError:
     """That a choice cannot have a value, and which it can have."""
-    return RecipeError(
-        f"the {part} of {name} cannot be {value}", where=f"{part} of {name}", why=f"legal: {listed(values)}"
-    )
+    return RecipeError(f"the {part} of {name} cannot be {value}", where=where, why=f"legal: {listed(values)}")
 
 
 def listed(values: Sequence[int]) -> str:

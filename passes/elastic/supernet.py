@@ -55,15 +55,24 @@ class ElasticBlock:
         inner: its own channels, in graph order; none if it was named and has none.
         kernels: the weights of its largest convolutions: the depthwise ones, if there are any.
         others: the weights of its other kernels.
-        base: the channels that an expand ratio is a multiple of: those that enter, where the inner ones are more than
-            enter and leave, else those that leave.
+        before: the channels that enter the layer that makes the first of its own.
+        after: the channels that the layer makes that takes the last of them.
     """
 
     name: str
     inner: tuple[Inner, ...]
     kernels: tuple[str, ...]
     others: tuple[str, ...]
-    base: Axis | None
+    before: Axis | None
+    after: Axis | None
+
+    @property
+    def base(self) -> Axis | None:
+        """What an expand ratio is a multiple of: what enters, where the inner ones are more than that and than what
+        leaves; else, in a bottleneck, what leaves."""
+        widest = max((axis.size for axis in (self.before, self.after) if axis is not None), default=0)
+        inverted = max((inner.channels for inner in self.inner), default=0) > widest
+        return (self.before or self.after) if inverted else (self.after or self.before)
 
 
 @dataclass(frozen=True)
@@ -102,6 +111,7 @@ class Supernet:
         streams: the channels between blocks, and of what is no block, in graph order.
         squeezes: branches that weigh channels.
         kernels: every kernel that is larger than one place, by weight.
+        layers: every region that can be stepped over.
     """
 
     analysis: Analysis
@@ -111,6 +121,7 @@ class Supernet:
     streams: tuple[Axis, ...]
     squeezes: tuple[SqueezeBranch, ...]
     kernels: Mapping[str, Kernel]
+    layers: tuple[Layer, ...]
 
 
 def find_supernet(
@@ -133,7 +144,7 @@ def find_supernet(
     stem = _stem(layers, blocks, finder.analysis)
     streams = finder.streams(blocks)
     stages = _stages(blocks, layers, sizes)
-    return Supernet(finder.analysis, blocks, stages, stem, streams, finder.squeezes, finder.kernels)
+    return Supernet(finder.analysis, blocks, stages, stem, streams, finder.squeezes, finder.kernels, tuple(layers))
 
 
 class _Finder:
@@ -178,7 +189,7 @@ class _Finder:
         largest = max((kernel.size for kernel in main), default=0)
         weights = dict.fromkeys(kernel.weight for kernel in main if kernel.size == largest)
         others = dict.fromkeys(kernel.weight for kernel in inside if kernel.weight not in weights)
-        return ElasticBlock(region.name, inner, tuple(weights), tuple(others), self._base(places, inner))
+        return ElasticBlock(region.name, inner, tuple(weights), tuple(others), *self._around(places, inner))
 
     def _inner(self, places: Sequence[Contraction], own: set[str]) -> tuple[Inner, ...]:
         """Channels that one layer makes and another takes, whole groups or heads of them where there are some."""
@@ -193,14 +204,12 @@ class _Finder:
         order = {axis: i for i, axis in enumerate(self.analysis.axes)}
         return tuple(sorted(found.values(), key=lambda inner: order[inner.axis]))
 
-    def _base(self, places: Sequence[Contraction], inner: Sequence[Inner]) -> Axis | None:
+    def _around(self, places: Sequence[Contraction], inner: Sequence[Inner]) -> tuple[Axis | None, Axis | None]:
+        """The channels that enter, and those that leave."""
         if not inner:
-            return None
+            return None, None
         first = next(p for p in places if any(inner[0].axis in leaves(axis) for axis in self._makes(p)))
-        before = self._takes(first)
-        after = next(iter(self._makes(inner[-1].taken)), None)
-        widest = max(axis.size for axis in (before, after) if axis is not None) if before or after else 0
-        return (before or after) if max(i.channels for i in inner) > widest else (after or before)
+        return self._takes(first), next(iter(self._makes(inner[-1].taken)), None)
 
     def streams(self, blocks: Sequence[ElasticBlock]) -> tuple[Axis, ...]:
         """Free channels that some layer makes and that are no block's own."""
