@@ -2,7 +2,19 @@
 
 from .freeze import Freeze
 from .gradual_sparsity import GradualSparsity
-from .hook import HOOKS, Actions, Hook, find_hook, make_hook
+from .hook import HOOKS, Actions, Hook, Variant, find_hook, make_hook
+from .progressive_shrinking import ProgressiveShrinking
 from .qat import Qat
 
-__all__ = ["HOOKS", "Actions", "Freeze", "GradualSparsity", "Hook", "Qat", "find_hook", "make_hook"]
+__all__ = [
+    "HOOKS",
+    "Actions",
+    "Freeze",
+    "GradualSparsity",
+    "Hook",
+    "ProgressiveShrinking",
+    "Qat",
+    "Variant",
+    "find_hook",
+    "make_hook",
+]

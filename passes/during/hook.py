@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from graphc.ir.program import Program
 from graphc.pipeline.base import Context
 from graphc.pipeline.checked import Checked, find_class, make
+
+from ..losses import Loss
 
 HOOKS: dict[str, type[Hook]] = {}
 """All hooks by type; a subclass of Hook with a type is known once its module is imported."""
@@ -24,16 +26,37 @@ def _nothing(step: int, steps: int) -> None:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """One of several forms in which a program sees each batch of a step; gradients are the mean over all.
+
+    Attributes:
+        begin: makes the program so; called without gradients.
+        taught: it learns from the first variant, by the hook's lessons in place of the losses of the pass.
+        counted: running statistics are those of this variant too.
+    """
+
+    begin: Callable[[], None]
+    taught: bool = False
+    counted: bool = True
+
+
+Variants = Callable[[int, int, int], Sequence[Variant]]
+"""Called with the seed, the number of optimiser steps done and of all, without gradients."""
+
+
+@dataclass(frozen=True)
 class Actions:
     """What a hook does at every step.
 
     Attributes:
         before: called before the forward pass.
         after: called after the optimiser's step.
+        variants: the forms in which the step trains the program, one at least; None leaves it as it is.
     """
 
     before: Action = _nothing
     after: Action = _nothing
+    variants: Variants | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +70,8 @@ class Hook(Checked, abc.ABC):
     kind: ClassVar[str] = "hook"
     final: ClassVar[bool] = False
     """Does ``finish`` leave a program that other hooks no longer know, so that it comes after theirs?"""
+    alone: ClassVar[bool] = False
+    """Must no other hook rewrite the program beside it?"""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Make the hook known by its type."""
@@ -65,6 +90,10 @@ class Hook(Checked, abc.ABC):
     def frozen(self, program: Program) -> frozenset[str]:
         """Names of parameters that are not to be trained."""
         return frozenset()
+
+    def lessons(self) -> Sequence[Loss]:
+        """Losses by which the first variant of a step teaches those that are taught."""
+        return ()
 
     def start(self, program: Program) -> Actions:
         """What to do at each step.

@@ -15,6 +15,7 @@ from graphc.pipeline.batches import Batch
 from .checkpoint import Saved, optimizer_tensors, restore_optimizer
 from .feed import Endless, Feed
 from .loop import Loop, drawing
+from .variants import WHOLE, factors_of
 
 APART = 500_009
 """What is added to the seed of a step, so that its two passes draw different numbers (dropout)."""
@@ -58,7 +59,8 @@ class Bilevel(Loop):
             drawing(self.context.seed + APART, self.state.step, self.feed.rank, self.accelerator.device),
             self._autocast(),
         ):
-            found = self.stage(batch, self.teach(batch), self._factors([batch])[0])
+            factors = factors_of(WHOLE, self.stage.terms, self._factors([batch])[0], [WHOLE])
+            found = self.stage(batch, self.teach(batch), factors)
         self._check(found.detach())
         self.searcher.zero_grad()
         found.sum().backward(inputs=list(self.architecture))

@@ -28,6 +28,7 @@ from .optimisation import make_optimizer, make_schedule
 from .settings import Settings
 from .stage import Stage
 from .teacher import Teach
+from .variants import each, factors_of, figures_of, variants_of
 
 
 @dataclass
@@ -137,16 +138,22 @@ class Loop:
                 action.before(self.state.step, self.steps)
         values = torch.zeros(len(self.stage.terms), device=self.accelerator.device)
         factors = self._factors(group)
+        variants = variants_of(self.actions, self.context.seed, self.state.step, self.steps)
+        moving = [trained for trained, _ in self.statistics.values()]
         with drawing(self.context.seed, self.state.step, self.feed.rank, self.accelerator.device):
             for i, batch in enumerate(group):
-                last = i == len(group) - 1
-                with contextlib.nullcontext() if last else self.accelerator.no_sync(self.module), self._autocast():
-                    found = self.module(batch, self.teach(batch), factors[i])
-                self.accelerator.backward(found.sum())
-                values += found.detach()
+                teachings = self.teach(batch)
+                for j, variant in enumerate(each(variants, moving)):
+                    last = i == len(group) - 1 and j == len(variants) - 1
+                    own = factors_of(variant, self.stage.terms, factors[i], variants)
+                    with contextlib.nullcontext() if last else self.accelerator.no_sync(self.module), self._autocast():
+                        found = self.module(batch, teachings, own)
+                    self.accelerator.backward(found.sum())
+                    values += found.detach()
         values = self.accelerator.reduce(values, "mean") if self.feed.world > 1 else values
         self._check(values)
         figures = {"learning_rate": float(self.schedule.get_last_lr()[0]), "loss": float(values.sum())}
+        figures |= figures_of(self.stage.terms, values, variants)
         if self.settings.max_grad_norm is not None:
             norm = self.accelerator.clip_grad_norm_(list(self.parameters.values()), self.settings.max_grad_norm)
             figures["grad_norm"] = float(norm)
@@ -157,7 +164,7 @@ class Loop:
         for action in self.actions:
             with torch.no_grad():
                 action.after(self.state.step, self.steps)
-        self._tell(figures, values, sum(batch.size for batch in group))
+        self._tell(figures, sum(batch.size for batch in group))
         return figures["loss"]
 
     def _factors(self, group: Sequence[Batch]) -> list[list[float]]:
@@ -189,11 +196,8 @@ class Loop:
             hint=f"lower learning_rate, add warmup or max_grad_norm{kept}",
         )
 
-    def _tell(self, figures: dict[str, float], values: Tensor, samples: int) -> None:
+    def _tell(self, figures: dict[str, float], samples: int) -> None:
         """Log and progress."""
-        weights = [term.loss.weight for term in self.stage.terms]
-        for term, value, weight in zip(self.stage.terms, values.tolist(), weights, strict=True):
-            figures[f"loss {term.name}"] = value / weight
         self.log.add(self.state.step, figures)
         seconds = (time.perf_counter() - self.started) / (self.state.step - self.start_step)
         left = int(seconds * (self.steps - self.state.step))

@@ -53,7 +53,7 @@ def rehearse(
     teachings = teach(batch)
     with torch.no_grad():
         stage.fit(batch, stage.read(batch), teachings)
-    values = stage(batch, teachings, [1.0] * len(stage.terms))
+    values = stage(batch, teachings, [0.0 if term.lesson else 1.0 for term in stage.terms])
     if not values.requires_grad:
         raise GraphError("no loss depends on a parameter that is trained", where=f"pass {title}")
     values.sum().backward()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -85,7 +85,7 @@ class Settings(Pass):
         check_options(self.optimizer, self.optimizer_options)
         find_writer(self.log)
         self.allowed_drop(1.0)
-        self.hooks()
+        _check_alone(self.hooks())
         if not self.terms():
             raise RecipeError(f"{self.type} has no loss", where=where, hint="losses: [{type: cross-entropy}]")
 
@@ -108,3 +108,17 @@ class Settings(Pass):
             RecipeError: ``max_drop`` is neither a number nor a percentage.
         """
         return allowed_drop(self.max_drop, baseline, f"pass {self.title}")
+
+
+def _check_alone(hooks: Sequence[Hook]) -> None:
+    """No hook that must be alone meets another that rewrites the program.
+
+    Raises:
+        RecipeError: one does.
+    """
+    rewriting = [hook for hook in hooks if type(hook).prepare is not Hook.prepare]
+    alone = next((hook.type for hook in rewriting if hook.alone), None)
+    if alone is not None and len(rewriting) > 1:
+        what = f"{alone} goes with no other hook that rewrites the program"
+        why = f"there are {', '.join(hook.type for hook in rewriting)}"
+        raise RecipeError(what, where="during", why=why, hint="train in two passes, one after the other")

@@ -39,6 +39,7 @@ class Stage(nn.Module):
         self.student = self.reader.module
         self.projections = nn.ModuleDict()
         self.by_token = [False] * len(self.terms)
+        self.lessons: Teachings = [[] for _ in self.terms]
         self.contract = program.contract
 
     def read(self, batch: Batch) -> Teachings:
@@ -49,6 +50,8 @@ class Stage(nn.Module):
     def forward(self, batch: Batch, teacher: Teachings, factors: Sequence[float]) -> Tensor:
         """The terms ``[len(terms)]``, each times its factor; one of factor 0 is left out.
 
+        A lesson compares with what the student had when the lesson was last left out.
+
         Args:
             batch: inputs and labels.
             teacher: what the teacher has at its places.
@@ -57,9 +60,12 @@ class Stage(nn.Module):
         mask = padding(self.contract, batch)
         found: list[Tensor] = []
         for i, (term, own, other) in enumerate(zip(self.terms, self.read(batch), teacher, strict=True)):
+            if term.lesson and factors[i] == 0:
+                self.lessons[i] = [tuple(value.detach() for value in values) for values in own]
             if factors[i] == 0:
                 found.append(own[0][0].float().sum() * 0)
                 continue
+            other = self.lessons[i] if term.lesson else other
             total: Tensor | None = None
             for j, values in enumerate(own):
                 projected = tuple(self._project(f"{i}_{j}", value) for value in values)

@@ -40,12 +40,16 @@ class Place:
 
 @dataclass(frozen=True)
 class Term:
-    """A loss with its places: for each pair one of the student and, unless it needs no teacher, one of the teacher."""
+    """A loss with its places: for each pair one of the student and, unless it needs no teacher, one of the teacher.
+
+    A lesson has no teacher: it compares with the student itself, as the first variant of a step is.
+    """
 
     name: str
     loss: Loss
     student: tuple[Place, ...]
     teacher: tuple[Place, ...] = ()
+    lesson: bool = False
 
 
 class Reader:
@@ -94,6 +98,16 @@ def find_terms(losses: Sequence[Loss], student: Program, teacher: Program | None
         own, other = _places(loss, student, teacher if loss.needs_teacher else None, f"losses[{i}]")
         terms.append(Term(name, loss, tuple(own), tuple(other)))
     return terms
+
+
+def find_lessons(losses: Sequence[Loss], student: Program) -> list[Term]:
+    """Where losses read by which a student teaches itself.
+
+    Raises:
+        RecipeError: a name speaks of nothing.
+    """
+    terms = find_terms(losses, student, student)
+    return [Term(f"lesson {term.name}", term.loss, term.student, lesson=True) for term in terms]
 
 
 def _places(loss: Loss, student: Program, teacher: Program | None, where: str) -> tuple[list[Place], list[Place]]:

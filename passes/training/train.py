@@ -28,7 +28,7 @@ from .rehearsal import rehearse
 from .settings import Settings
 from .stage import Stage
 from .teacher import Nobody, Teach, Teacher, on
-from .terms import find_terms
+from .terms import find_lessons, find_terms
 
 FOLDER = "training"
 """Where checkpoints and logs go, in the run's folder."""
@@ -91,6 +91,7 @@ class Train(Settings):
         training = set_training(student, True)
         teacher = self.teacher_program(student, context)
         terms = find_terms(self.terms(), training, teacher)
+        terms += find_lessons([loss for hook in hooks for loss in hook.lessons()], training)
         stage = Stage(training, terms)
         path = self._path(context)
         teach: Teach = Nobody(terms)
