@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ from graphc.axes.axis import Axis
 from graphc.coupling import Analysis
 from graphc.coupling.cost import budget, one_sample
 from graphc.errors import RecipeError
+from graphc.pipeline.amounts import amount
 
 EXACT = ("macs", "params", "bytes")
 """What follows from the sizes of axes by arithmetic."""
@@ -25,7 +25,7 @@ def limits(
     """Constraints as numbers: ``{"macs": "50%"}`` becomes half of the MACs at batch 1.
 
     Raises:
-        RecipeError: a kind is not known, or a value is neither a positive number nor a percentage.
+        RecipeError: a kind is not known, or a value is neither a number nor a percentage, or not possible.
     """
     kinds = EXACT if latency is None else (*EXACT, LATENCY)
     for kind in constraints:
@@ -34,21 +34,12 @@ def limits(
     now = shares(analysis, constraints, latency)
     found: dict[str, float] = {}
     for kind, value in constraints.items():
-        match = re.fullmatch(r"\s*([0-9.]+)\s*%\s*", str(value))
-        number = float(match.group(1)) / 100 * now[kind] if match else _number(kind, value)
-        if not 0 < number <= now[kind] or (match and float(match.group(1)) > 100):
+        number = amount(kind, value, now[kind])
+        if number > now[kind]:
             why = f"the program has {_amount(now[kind])} {kind} now"
             raise RecipeError(f"the constraint {kind}: {value} cannot be met", where="constraints", why=why)
         found[kind] = number
     return found
-
-
-def _number(kind: str, value: str | float) -> float:
-    try:
-        return float(value)
-    except ValueError as error:
-        hint = "write a number, or a percentage such as 50%"
-        raise RecipeError(f"{kind}: {value!r} is no amount", where="constraints", hint=hint) from error
 
 
 def fitting(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -87,8 +88,12 @@ class Clock:
         """
         self.limit = limit
         tried: list[tuple[float, Program]] = []
+        seen: list[Mapping[Axis, int]] = []
         for _ in range(CHECKS):
             sizes = sized()
+            if sizes in seen:
+                break
+            seen.append(sizes)
             predicted, cut = self(sizes), slice(program, ranking.keep(sizes))
             measured = self.measured(cut)
             self.checks.append((predicted, measured))
@@ -173,18 +178,19 @@ def clock(
 
 
 def paying(axis: Axis, allowed: Allowed, latency: Callable[[Mapping[Axis, int]], float]) -> tuple[int, ...]:
-    """The sizes of an axis, from the smallest, at which what is removed is time as well.
+    """The sizes of an axis at which what is removed is time as well.
 
     Kernels compute some channels at once, and up to the next multiple of those a channel costs nothing.
     """
     step = math.lcm(allowed.multiple, grid(axis.size))
-    step *= -(-axis.size // (step * LEVELS))
+    while axis.size > step * LEVELS:
+        step *= 2
     least = allowed.size(axis.size, allowed.least)
     sizes = [*range(-(-least // step) * step, axis.size, step), axis.size]
     times = [latency({axis: size}) for size in sizes]
-    kept = [
-        size
-        for i, size in enumerate(sizes[1:-1], 1)
-        if times[i + 1] - times[i] >= PAYS * (times[i + 1] - times[i - 1]) and times[i] < times[i + 1]
-    ]
-    return tuple(dict.fromkeys([sizes[0], *kept, axis.size]))
+    if len(sizes) < 3:
+        return tuple(sizes)
+    saved = [0.0, *(larger - own for own, larger in itertools.pairwise(times))]  # by each, against the next
+    beside = [saved[2], *saved[1:]]
+    kept = [size for size, own, other in zip(sizes, saved[1:], beside, strict=False) if own > PAYS * (own + other)]
+    return (*kept, axis.size)

@@ -7,6 +7,7 @@ to them follows from the axes.
 from __future__ import annotations
 
 import math
+import sys
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -141,7 +142,7 @@ class PruneAxes(Scored):
         analysis = analyze(program)
         axes = self.candidates(analysis)
         self.explicit(axes)
-        limits(analysis, self.constraints, lambda sizes: math.inf)  # what it takes is not measured yet
+        limits(analysis, self.constraints, lambda sizes: sys.float_info.max)  # it is not measured yet
         if self.sensitivity is not None:
             losses(self.sensitivity, [axis.name for axis in axes])
         ratios = self.ratios(axes)
@@ -264,8 +265,7 @@ class PruneAxes(Scored):
 
     def ensures(self, before: Program, after: Program) -> None:
         """The program really became smaller, and meets its limits."""
-        exact = only_exact(self.constraints)
-        if exact and not fitting(analyze(after), limits(analyze(before), exact))({}):
+        if not fitting(analyze(after), limits(analyze(before), only_exact(self.constraints)))({}):
             raise GraphError(f"{self.type} missed its constraints", where=f"pass {self.title}")
         entries = [sum(t.numel() for t in program.tensors().values()) for program in (before, after)]
         if self.selection() and entries[1] >= entries[0]:
@@ -286,7 +286,7 @@ class PruneAxes(Scored):
         return {axis.name: partial(cut, axis) for axis in axes}
 
     def facts(self, before: Program, after: Program) -> Mapping[str, Any]:
-        """Budgets, asked and reached; what latency has to say comes from the run."""
+        """Budgets, asked and reached; latency tells its own."""
         return told(analyze(before), analyze(after), self.constraints)
 
 

@@ -8,6 +8,7 @@ interpolated from the others'.
 
 from __future__ import annotations
 
+import math
 import operator
 import string
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from graphc.axes.axis import Axis, leaves
+from graphc.axes.axis import Axis, Layout, leaves, measure
 from graphc.coupling.cost import dynamic_sizes, one_sample
 from graphc.coupling.flow import Analysis, analyze
 from graphc.errors import GraphError, nearest
@@ -58,6 +59,7 @@ class Block:
         outputs: its values that are read outside.
         family: what it computes, with letters for the sizes of free axes.
         axes: what the letters stand for.
+        layouts: the axes of each input.
     """
 
     nodes: tuple[Node, ...]
@@ -65,10 +67,16 @@ class Block:
     outputs: tuple[Node, ...]
     family: str
     axes: tuple[Axis, ...]
+    layouts: tuple[Layout, ...]
 
     def sizes(self, at: Mapping[Axis, int] | None = None) -> tuple[int, ...]:
         """The sizes of its axes, some of which may have others."""
         return tuple((at or {}).get(axis, axis.size) for axis in self.axes)
+
+    def entries(self, sizes: Sequence[int]) -> list[int]:
+        """How many entries each input has at sizes of the block's axes, but for what all sizes have in common."""
+        at = dict(zip(self.axes, sizes, strict=True))
+        return [math.prod(measure(axis, at) for axis in layout) for layout in self.layouts]
 
 
 @dataclass(frozen=True)
@@ -192,7 +200,8 @@ class _Writer:
             self.names.update(inputs)
             lines.append(self.line(node))
             self.names[node] = f"%{len(lines) - 1}"
-        return Block(tuple(nodes), tuple(inputs), outputs, "; ".join(lines), tuple(self.letters))
+        layouts = tuple(self.layout(node) for node in inputs)
+        return Block(tuple(nodes), tuple(inputs), outputs, "; ".join(lines), tuple(self.letters), layouts)
 
     def line(self, node: Node) -> str:
         """An op, what it reads, and what its result is like."""
@@ -219,16 +228,22 @@ class _Writer:
 
     def type(self, node: Node) -> str:
         """``f32[1,a,14,14]``."""
-        value, layout = node.meta.get("val"), self.analysis.values.get(node)
+        value = node.meta.get("val")
         if not isinstance(value, torch.Tensor):
             return ""
-        axes = layout if isinstance(layout, tuple) and len(layout) == value.dim() else (None,) * value.dim()
-        dims = [self.dim(axis, size) for axis, size in zip(axes, value.shape, strict=True)]
+        dims = [self.dim(axis, size) for axis, size in zip(self.layout(node), value.shape, strict=True)]
         return f"{SHORT.get(value.dtype, str(value.dtype))}[{','.join(dims)}]"
+
+    def layout(self, node: Node) -> Layout:
+        """The axes of a tensor."""
+        value, layout = node.meta.get("val"), self.analysis.values.get(node)
+        if not isinstance(value, torch.Tensor):
+            return ()
+        return layout if isinstance(layout, tuple) and len(layout) == value.dim() else (None,) * value.dim()
 
     def dim(self, axis: Axis | None, size: Any) -> str:
         """A size as a number, or as an expression of letters."""
-        if axis is None or not isinstance(axis, Axis) or not any(map(_is_free, leaves(axis))):
+        if axis is None or not any(map(_is_free, leaves(axis))):
             return str(self.numbers.number(size))
         return self.expression(axis)
 

@@ -6,6 +6,7 @@ are interpolated. Times are of one run on an undisturbed machine.
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -58,7 +59,8 @@ class LatencyTable:
         machine: processor, system and runtime that they hold for.
         threads: within one op.
         timings: by family, then by sizes and layouts.
-        wholes: programs that were measured whole, by text that tells them apart: predicted, and measured milliseconds.
+        wholes: of programs that were measured whole, by what tells them apart: milliseconds of their blocks, and
+            measured.
     """
 
     machine: Mapping[str, Any]
@@ -165,8 +167,10 @@ class LatencyTable:
             else 1.0
         )
 
-    def calibrate(self, name: str, blocks: Blocks, measured_ms: float) -> None:
+    def calibrate(self, blocks: Blocks, measured_ms: float) -> None:
         """Note what a program took as a whole; predictions are scaled by the median of all that were noted."""
+        text = "\n".join(f"{block.family} {block.sizes()}" for block in blocks.blocks)
+        name = hashlib.sha256(text.encode()).hexdigest()[:16]
         self.wholes[name] = (self.predict(blocks).ms / self.scale, measured_ms)
 
     def _interpolated(self, block: Block, sizes: tuple[int, ...], layouts: Layouts) -> Timing:
@@ -182,10 +186,8 @@ class LatencyTable:
             times = tuple(max(timing.ms, LEAST) for timing in samples.values())
             self._curves[key] = Curve(tuple(at for at, _ in samples), times)
         (nearest, _), like = min(samples.items(), key=lambda item: _distance(item[0][0], sizes))
-        share = min(1.0, *(new / old for new, old in zip(sizes, nearest, strict=True)))
-        reads = (
-            tuple(ms * share for ms in like.reads_ms) if len(like.reads_ms) == len(layouts) else (0.0,) * len(layouts)
-        )
+        growth = zip(block.entries(sizes), block.entries(nearest), strict=True)
+        reads = tuple(ms * own / other for ms, (own, other) in zip(like.reads_ms, growth, strict=True))
         return Timing(self._curves[key](sizes), like.ops, reads, like.blocked)
 
     def _samples(self, block: Block, sizes: tuple[int, ...], layouts: Layouts) -> tuple[int, dict[Key, Timing]]:
