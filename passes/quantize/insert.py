@@ -134,7 +134,8 @@ class _Insertion:
     def _edit(self, graph: Graph) -> None:
         nodes = {node.name: node for node in graph.nodes}
         for name, found in self.rounded.items():
-            self._weight(graph, next(n for n in nodes.values() if n.op == "get_attr" and n.target == name), found)
+            place = next(n for n in nodes.values() if n.op == "get_attr" and n.target == name)
+            nodes.update(self._weight(graph, place, found))
         made: dict[str, tuple[Node, Node]] = {}
         for point in self.points:
             self._value(graph, point, nodes, made)
@@ -144,7 +145,8 @@ class _Insertion:
         self.tensors[name] = value
         return graph.create_node("get_attr", name, name=name.replace(".", "_"))
 
-    def _weight(self, graph: Graph, node: Node, found: Rounded) -> None:
+    def _weight(self, graph: Graph, node: Node, found: Rounded) -> dict[str, Node]:
+        """Put integers in the place of a weight; what stands for ops that are gone now, by their names."""
         name = str(node.target)
         self.tensors[name] = torch.nn.Parameter(found.stored(), requires_grad=False)
         users = list(node.users)
@@ -160,11 +162,9 @@ class _Insertion:
                     last = _made(graph, first, target, *[last if a is None else a for a in args])
             for user in readers:
                 user.replace_input_with(node, last)
-        for user in users:
-            if user not in readers:
-                self._rows(graph, user, (node, scale, zero), found)
+        return {user.name: self._rows(graph, user, (node, scale, zero), found) for user in users if user not in readers}
 
-    def _rows(self, graph: Graph, user: Node, tensors: Sequence[Node], found: Rounded) -> None:
+    def _rows(self, graph: Graph, user: Node, tensors: Sequence[Node], found: Rounded) -> Node:
         """An embedding as rows of integers, which only then become real: no table of real numbers is made."""
         parts = list(tensors)
         with graph.inserting_before(user):
@@ -181,6 +181,7 @@ class _Insertion:
                 new = _made(graph, user, aten.flatten.using_ints, new, -2)
         user.replace_all_uses_with(new)
         graph.erase_node(user)
+        return new
 
     def _gathered(self, graph: Graph, table: Node, user: Node) -> Node:
         """Rows of a table by number."""

@@ -8,6 +8,7 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from graphc.passes import Distill, PruneFilters, PruneWidth, Quantize
 from graphc.passes.factorize import Factorize
 from graphc.passes.factorize.bases import basis
 from torch import nn
@@ -177,7 +178,59 @@ def test_axes_keep_their_names_and_the_new_one_can_be_cut() -> None:
     assert apart(less, same) < TOLERANCE
 
 
-@pytest.mark.parametrize("options", [{}, {"rank": 3, "energy": 0.5}, {"energy": 0.0}, {"energy": 1.5}, {"rank": "0.3"}])
+@pytest.fixture(scope="module")
+def through() -> list[graphc.Program]:
+    """A transformer of low rank, with lower ranks, then trained by a step, then quantised."""
+    program = graphc.capture(models.seeded(models.Transformer), (models.tokens(),))
+    ids = models.tokens()
+    given = {"train": [(ids, ids)], "calibration": [ids]}
+    passes = [
+        Factorize(rank=8, targets=("tokens", "re:blocks.*(up|down)")),
+        PruneWidth(pruning_ratio=0.25, targets=("re:.*down.out", "tokens")),
+        Distill(steps=1, losses=[{"type": "logits-mse"}], learning_rate=0.01, log=None),
+        Quantize(target="onnxruntime-cpu", smooth=0),
+    ]
+    return [graphc.compile(program, passes=passes[:n], data=given).program for n in range(1, 5)]
+
+
+def test_ranks_are_pruned_trained_and_quantised(through: list[graphc.Program]) -> None:
+    thin, pruned, trained, integers = (program.tensors() for program in through)
+    factors = {name for name in thin if name.endswith((".down.weight", ".up.weight"))}
+    assert len(factors) == 10
+    assert all(8 in thin[name].shape and 6 in pruned[name].shape for name in factors)
+    for name in factors:
+        assert trained[name].shape == pruned[name].shape
+        assert not torch.equal(trained[name], pruned[name])
+        assert integers[name].dtype == torch.int8
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2", ""])
+def test_a_factor_that_two_layers_read_is_one_tensor_in_every_file(
+    suffix: str, through: list[graphc.Program], tmp_path: Path
+) -> None:
+    path = tmp_path / f"x{suffix}"
+    graphc.emit(through[-1], path)
+    if suffix == ".onnx":
+        kept = [tuple(w.dims) for w in onnx.load(str(path)).graph.initializer if w.data_type == onnx.TensorProto.INT8]
+    else:
+        kept = [tuple(t.shape) for t in graphc.load(path).tensors().values() if t.dtype == torch.int8]
+    assert sum(sorted(shape) == [6, 37] for shape in kept) == 1
+
+
+def test_ranks_of_convolutions_are_filters() -> None:
+    program = convolutions()
+    done = run(program, rank=4, targets=["3"], method="tucker-2").program
+    cut = graphc.compile(done, passes=[PruneFilters(pruning_ratio=0.5, targets=("3.down", "3.core"))]).program
+    made = shapes(cut)
+    assert made["3.down.weight"] == (2, 6, 1, 1)
+    assert made["3.core.weight"] == (2, 2, 3, 3)
+    assert made["3.up.weight"] == (70, 2, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"rank": 3, "energy": 0.5}, {"energy": 0.0}, {"energy": 1.5}, {"rank": "0.3"}, {"rank": "100.5%"}],
+)
 def test_options_that_make_no_sense(options: dict[str, Any]) -> None:
     with pytest.raises(RecipeError):
         Factorize(**options)
