@@ -91,7 +91,7 @@ class PartialCell(nn.Module):
         """Of candidates ``[edges, candidates]``, and of edges ``[edges]``."""
         starts = [node * (node + 3) // 2 for node in range(self.steps + 1)]
         parts = [self.betas[a:b].softmax(-1) for a, b in pairwise(starts)]
-        return self.alphas.softmax(-1), torch.cat(parts)
+        return self.alphas.softmax(-1), functools.reduce(lambda a, b: torch.cat([a, b], 0), parts)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Two states to the nodes side by side."""
@@ -205,20 +205,18 @@ class Edge(nn.Module):
 
 
 class Edges(nn.Module):
-    """A node of two edges, and one of three, each with parameters of its own."""
+    """A node of three edges, each with parameters of its own."""
 
     def __init__(self, mix: Mix = WAYS["zip"], norm: Callable[[Tensor], Tensor] = NORMS["softmax"]) -> None:
         super().__init__()
-        self.edges = nn.ModuleList(Edge(mix, norm, 3) for _ in range(5))
+        self.edges = nn.ModuleList(Edge(mix, norm, 3) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, 3, height, width]`` to the same."""
-        first = self.edges[0](x) + self.edges[1](2 * x)
-        return self.edges[2](x) + self.edges[3](2 * x) + self.edges[4](first)
+        return self.edges[0](x) + self.edges[1](2 * x) + self.edges[2](x.relu())
 
     def reference(self, x: Tensor) -> Tensor:
-        """Two edges a node."""
-        first = self.edges[0].best(x)[1] + self.edges[1].best(2 * x)[1]
-        found = [self.edges[2].best(x), self.edges[3].best(2 * x), self.edges[4].best(first)]
+        """The two best edges."""
+        found = [self.edges[0].best(x), self.edges[1].best(2 * x), self.edges[2].best(x.relu())]
         one, two, _ = sorted(found, key=lambda pair: -pair[0])
         return one[1] + two[1]

@@ -92,7 +92,9 @@ class Cones:
 
 def state_of(cones: Cones, edge: Edge) -> Node | None:
     """The value that an edge's candidates work on."""
-    values = [value for value in edge.candidates.values() if not is_zero(value)]
+    every = list(edge.candidates.values())
+    values = [value for value in every if not is_zero(value)]
+    values = values if len(values) > 1 else every
     return cones.state(values) if len(values) > 1 else None
 
 

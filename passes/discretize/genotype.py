@@ -99,5 +99,5 @@ def described(choices: Sequence[Choice], cones: Cones) -> dict[str, Any]:
         }
         for choice in choices
     ]
-    single = [f"{row['module'] or row['node']}: {', '.join(e['operation'] for e in row['edges'])}" for row in rows]
+    single = [f"{row['module'] or 'the model'}: {', '.join(e['operation'] for e in row['edges'])}" for row in rows]
     return {"says": [text] if found else single, "choices": rows, **({"genotype": text} if found else {})}

@@ -17,7 +17,6 @@ from benchmarks.supernets import NORMS, TABLES, WAYS, Edges, PartialCell, darts,
 from graphc.errors import GraphError, RecipeError
 from graphc.ir.edit import rebuild
 from graphc.pipeline.base import Context
-from graphc.pipeline.perform import apply
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:A model attribute"
@@ -25,9 +24,8 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 def discretize(program: graphc.Program, **options: Any) -> tuple[graphc.Program, dict[str, Any]]:
-    told: dict[str, Any] = {}
-    context = Context(original=program, record=lambda name, facts: told.update(facts))
-    return apply(Discretize(**options), program, context), told
+    done = graphc.compile(program, passes=[Discretize(**options)])
+    return done.program, done.report["passes"][0]["facts"]
 
 
 def apart(program: Callable[[Tensor], Tensor], expected: Callable[[Tensor], Tensor], *shape: int) -> float:
@@ -66,7 +64,7 @@ def test_darts_with_many_alphas(supernet: tuple[Any, graphc.Program], seed: int)
     ("kind", "sizes"),
     [
         ("buffer", {"layers": 1, "steps": 3, "multiplier": 2}),
-        ("parameter", {"layers": 4, "steps": 1, "multiplier": 1}),
+        ("parameter", {"layers": 3, "steps": 1, "multiplier": 1}),
     ],
 )
 def test_darts_of_other_depths(kind: str, sizes: dict[str, int]) -> None:
@@ -80,7 +78,8 @@ def test_darts_of_other_depths(kind: str, sizes: dict[str, int]) -> None:
 
 def test_darts_in_training_mode(supernet: tuple[Any, graphc.Program]) -> None:
     net, program = copy.deepcopy(supernet[0]).train(), supernet[1]
-    found, _ = discretize(graphc.set_training(program, True))
+    training = graphc.set_training(program, True)
+    found = Discretize().run(training, Context(original=program))
     x = torch.randn(5, 3, 8, 8)
     assert float((found(x) - reference(net, x)).detach().abs().max()) < 1e-6
     state = net.state_dict()
@@ -95,7 +94,7 @@ def test_ways_of_writing_a_mixture(way: str) -> None:
     net = Edges(WAYS[way]).eval()
     found, told = discretize(graphc.capture(net, images(7)))
     assert apart(found, net.reference, 3, 7, 7) == 0
-    assert [len(row["edges"]) for row in told["choices"]] == [2, 2]
+    assert [len(row["edges"]) for row in told["choices"]] == [2]
     assert not [name for name in found.tensors() if "alpha" in name]
 
 
@@ -179,6 +178,35 @@ def test_all_candidates_are_excluded() -> None:
     assert "none" in error.value.why
 
 
+class Maybe(nn.Module):
+    """A layer that may be absent, behind another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.layer = nn.Conv2d(3, 4, 5), nn.Conv2d(4, 4, 3, padding=1)
+        self.alphas = nn.Parameter(torch.tensor([0.0, 1.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.before(x).relu()
+        weights = self.alphas.softmax(0)
+        return x + (weights[0] * (x * 0.0) + weights[1] * self.layer(x))
+
+
+def test_a_single_mixture_beside_a_residual() -> None:
+    net = Maybe().eval()
+    program = graphc.capture(net, images())
+    found, told = discretize(program)
+    assert "genotype" not in told
+    assert told["says"] == ["the model: conv_3x3"]
+    assert apart(found, lambda x: (h := net.before(x).relu()) + net.layer(h), 3, 8, 8) == 0
+    with pytest.raises(GraphError, match="no mixture of candidates"):
+        discretize(found)
+    net.alphas.data = -net.alphas.data
+    found, told = discretize(graphc.capture(net, images()), exclude=[])
+    assert told["says"] == ["the model: none"]
+    assert apart(found, lambda x: net.before(x).relu(), 3, 8, 8) == 0
+
+
 class Broadcast(nn.Module):
     """A candidate is one number a channel, which the sum spreads over the map."""
 
@@ -244,7 +272,7 @@ def test_a_discrete_network_goes_on(tmp_path: Path) -> None:
     ]
     data = {"train": batches, "calibration": batches}
     files = ["cell.onnx", "cell.pt2", "cell/"]
-    program = graphc.capture(darts(layers=1), images())
+    program = graphc.capture(darts(layers=1, steps=1, multiplier=1), images())
     done = graphc.compile(program, passes=passes, data=data, emit=files, output_dir=tmp_path)
     assert {artifact.path.name for artifact in done.artifacts} == {"cell.onnx", "cell.pt2", "cell"}
     params = [step["params"] for step in done.report["passes"]]
