@@ -169,7 +169,7 @@ def _dilation(node: Node) -> int:
 
 
 def _by(kernel: Iterable[object]) -> str:
-    """A kernel as text: ``3x3``; a square one is written whole."""
+    """A kernel as text: ``3x3``."""
     return "x".join(map(str, kernel))
 
 
