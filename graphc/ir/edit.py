@@ -126,7 +126,14 @@ def redirect(program: Program, changes: Mapping[str, str], note: str | None = No
         for old, new in pairs:
             old.replace_all_uses_with(new)
 
-    return rebuild(program, edit, note=note, way=Resizing)  # every value left has the shape that it had
+    # Where the new values also lie in memory as the old ones did, every value that is left is what it was.
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    alike = all(_strides(values.get(old)) == _strides(values.get(new)) for old, new in final.items())
+    return rebuild(program, edit, note=note, way=Resizing if alike else Shapes)
+
+
+def _strides(value: Any) -> list[str]:
+    return [str(step) for step in value.stride()] if isinstance(value, torch.Tensor) else []
 
 
 def _follow(old: str, changes: Mapping[str, str]) -> str:

@@ -3,8 +3,8 @@
 A slice leaves the structure of a program as it is, and a redirect leaves out a part of it. So the sizes of
 a value follow from those that it had and from one run of its op on tensors without data, at the sizes of the
 example; symbols need not be worked out again, which is what takes time. Where the answer is not plain (a view
-with gaps, a size that is a sum of symbols, an op without a kernel for such tensors, another rank, dtype or
-order in memory than before), the op is run on symbols, as after any other rewrite.
+with gaps, a size that is a sum of symbols, an op without a kernel for such tensors, another rank or dtype
+than before), the op is run on symbols, as after any other rewrite.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Resizing(Shapes):
         if id(old) not in self.orders:
             self.orders[id(old)] = _order(old)
         order = self.orders[id(old)]
-        if order is None or result.dtype != old.dtype or result.dim() != old.dim() or _order(result) != order:
+        if order is None or result.dtype != old.dtype or result.dim() != old.dim():
             return None
         sizes: list[Size] = []
         for was, now in zip(old.shape, result.shape, strict=True):

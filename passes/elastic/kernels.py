@@ -137,9 +137,9 @@ def _matrices(program: Program, weight: str, shape: Sequence[int], kernels: Sequ
     """Square matrices for flattened smaller kernels, in the nearest module that has some and no other kernel."""
     sizes = {size ** (len(shape) - 2): size for size in range(1, max(shape[2:]))} if len(set(shape[2:])) == 1 else {}
     parts = weight.split(".")
-    for length in range(len(parts) - 1, 0, -1):
+    for length in range(len(parts) - 1, -1, -1):
         path = ".".join(parts[:length])
-        if sum(name.startswith(f"{path}.") for name in kernels) > 1:
+        if sum(name.startswith(f"{path}." if path else "") for name in kernels) > 1:
             break
         found: dict[int, list[str]] = {}
         for name, value in program.unused.items():
