@@ -42,6 +42,19 @@ def limits(
     return found
 
 
+def check(analysis: Analysis, constraints: Mapping[str, str | float]) -> None:
+    """As far as can be seen before latency is measured, the program can meet its constraints.
+
+    Raises:
+        RecipeError: as ``limits`` does.
+    """
+    limits(analysis, {kind: v for kind, v in constraints.items() if kind != LATENCY}, lambda sizes: 0.0)
+    value = constraints.get(LATENCY)
+    if value is not None and amount(LATENCY, value, 1.0) > 1 and str(value).strip().endswith("%"):
+        why = "it is more than the program takes now"
+        raise RecipeError(f"the constraint {LATENCY}: {value} cannot be met", where="constraints", why=why)
+
+
 def fitting(
     analysis: Analysis, allowed: Mapping[str, float], latency: Latency | None = None
 ) -> Callable[[Mapping[Axis, int]], bool]:

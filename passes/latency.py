@@ -17,7 +17,7 @@ from graphc.errors import GraphError
 from graphc.ir.program import Program
 from graphc.measure.blocks import Blocks
 from graphc.measure.cover import grid, sized_at_random
-from graphc.measure.isolated import time_blocks
+from graphc.measure.isolated import Job, Timing, time_blocks
 from graphc.measure.latency_table import LatencyTable
 from graphc.measure.table_file import open_table, save_table
 from graphc.measure.whole import whole_ms, write_whole
@@ -88,12 +88,12 @@ class Clock:
         """
         self.limit = limit
         tried: list[tuple[float, Program]] = []
-        seen: list[Mapping[Axis, int]] = []
+        before: list[Mapping[Axis, int]] = []
         for _ in range(CHECKS):
             sizes = sized()
-            if sizes in seen:
+            if sizes in before:
                 break
-            seen.append(sizes)
+            before.append(sizes)
             predicted, cut = self(sizes), slice(program, ranking.keep(sizes))
             measured = self.measured(cut)
             self.checks.append((predicted, measured))
@@ -115,8 +115,8 @@ class Clock:
         before, after = whole_ms([self.original, program], self.dims, threads=self.table.threads)
         return after / before * self.first_ms
 
-    def says(self) -> str:
-        """A line for people."""
+    def line(self) -> str:
+        """What is said of it."""
         asked, predicted, found = (f"{ms / self.first_ms:.2%}" for ms in (self.limit, self._predicted(), self.found))
         return f"latency_ms: {asked} of {self.first_ms:.4g} ms asked, {predicted} predicted, {found} measured"
 
@@ -130,50 +130,56 @@ class Clock:
         return {**figures, "measured_ms": self.found, "threads": self.table.threads, "checks": checks}
 
 
+@dataclass(frozen=True)
+class Meant:
+    """What a latency is meant for.
+
+    Attributes:
+        table: where the latency table is kept; in the context's folder if None.
+        threads: within one op.
+        dims: sizes of dynamic dims by name.
+    """
+
+    table: str | None
+    threads: int
+    dims: Mapping[str, int]
+
+
 @contextlib.contextmanager
-def clock(
-    program: Program,
-    axes: Collection[str],
-    context: Context,
-    title: str,
-    *,
-    path: str | None,
-    dims: Mapping[str, int],
-    threads: int,
-) -> Iterator[Clock]:
+def clock(program: Program, axes: Collection[str], context: Context, title: str, meant: Meant) -> Iterator[Clock]:
     """Measure a program whole, and its blocks at many sizes of some axes.
 
     Args:
         program: before anything is cut.
         axes: the names of those that will be cut.
-        context: where the table is kept if no path is given.
+        context: of the pass.
         title: for progress.
-        path: of the table; what it has is not measured again.
-        dims: sizes of dynamic dims by name.
-        threads: within one op.
+        meant: what for; what the table has is not measured again.
 
     Raises:
         GraphError: the table is of another machine, or something cannot be measured.
     """
-    place = Path(path) if path else context.run_dir / "latency_table.json" if context.run_dir else None
-    table = open_table(place, threads)
+    default = context.run_dir / "latency_table.json" if context.run_dir is not None else None
+    place = Path(meant.table) if meant.table else default
+    table = open_table(place, meant.threads)
 
     def keep() -> None:
         if place is not None:
             save_table(table, place)
 
-    def measure(jobs: Sequence[object]) -> Iterator[list[object]]:
+    def measure(jobs: Sequence[Job]) -> Iterator[list[tuple[Job, Timing]]]:
         return time_blocks(
-            jobs, threads, progress=lambda done, count: context.progress(done, count, f"{title}: latency")
+            jobs, meant.threads, progress=lambda done, count: context.progress(done, count, f"{title}: latency")
         )
 
-    blocks = table.take_apart(program, dims)
+    blocks = table.take_apart(program, meant.dims)
+    dims = blocks.numbers.dims
     table.extend([blocks], measure=measure, keep=keep)
     samples = sized_at_random(program, axes, SAMPLES, lambda cut: table.take_apart(cut, dims), context.seed)
     table.extend(samples, most=SAMPLES, measure=measure, keep=keep)
     with tempfile.TemporaryDirectory() as folder:
         original = write_whole(program, Path(folder) / "original.onnx")
-        first = whole_ms([original], dims, threads=threads)[0]
+        first = whole_ms([original], dims, threads=meant.threads)[0]
         yield Clock(table, blocks, dims, original, first, first / table.predict(blocks).ms)
 
 

@@ -7,7 +7,6 @@ to them follows from the axes.
 from __future__ import annotations
 
 import math
-import sys
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,10 +20,11 @@ from graphc.ir.program import Program
 from graphc.pipeline.base import Context, Pass, make_pass
 from graphc.pipeline.run import apply
 
-from .constraints import LATENCY, fitting, limits, only_exact, reachable, shares, told
+from .constraints import LATENCY, check, fitting, limits, only_exact, reachable, shares, told
 from .isomorphism import grouped
-from .latency import Clock, clock
+from .latency import Clock, Meant, clock
 from .measured import losses
+from .named import names_of, ratios_of
 from .options import (
     Between,
     LatencyDims,
@@ -137,12 +137,16 @@ class PruneAxes(Scored):
             raise GraphError(f"{self.type}: ignore leaves nothing to cut", where=f"pass {self.title}", hint=hint)
         return chosen
 
+    def offers(self, program: Program) -> Mapping[str, Any]:
+        """Axes can have ratios of their own."""
+        return {"pruning_ratios": ratios_of(self.candidates(analyze(program)))}
+
     def requires(self, program: Program) -> None:
         """Names, limits, ratios and the explicit selection must fit the program."""
         analysis = analyze(program)
         axes = self.candidates(analysis)
         self.explicit(axes)
-        limits(analysis, self.constraints, lambda sizes: sys.float_info.max)  # it is not measured yet
+        check(analysis, self.constraints)
         if self.sensitivity is not None:
             losses(self.sensitivity, [axis.name for axis in axes])
         ratios = self.ratios(axes)
@@ -187,10 +191,10 @@ class PruneAxes(Scored):
         full = {axis.name: axis.size for axis in axes}
         if LATENCY not in self.constraints:
             return self.stepwise(program, context, full, None)
-        where = {"path": self.latency_table, "dims": self.latency_dims, "threads": self.latency_threads}
-        with clock(program, full, context, self.title, **where) as watch:
+        meant = Meant(self.latency_table, self.latency_threads, self.latency_dims)
+        with clock(program, full, context, self.title, meant) as watch:
             found = self.stepwise(program, context, full, watch)
-        says = [*self.facts(program, found).get("says", ()), watch.says()]
+        says = [*self.facts(program, found).get("says", ()), watch.line()]
         context.record(self.title, {"latency": watch.to_dict(), "says": says})
         return found
 
@@ -293,8 +297,3 @@ class PruneAxes(Scored):
 def _within(context: Context, name: str) -> Context:
     """A context for a stage of a step: it keeps its checkpoints apart from those of other steps."""
     return replace(context, run_dir=context.run_dir / name if context.run_dir is not None else None)
-
-
-def names_of(axis: Axis) -> list[str]:
-    """Names by which an axis can be spoken of: its own, and those of all layers that make it."""
-    return [axis.name, *axis.aliases]

@@ -50,7 +50,8 @@ class Curve:
 
     @cached_property
     def _points(self) -> Array:
-        return np.array(self.sizes, dtype=float).reshape(len(self.times), -1)
+        points: Array = np.array(self.sizes, dtype=float).reshape(len(self.times), -1)
+        return points
 
     @cached_property
     def _model(self) -> tuple[tuple[int, ...], Array]:
@@ -66,7 +67,8 @@ class Curve:
     @cached_property
     def _missed(self) -> Array:
         steps, weights = self._model
-        return np.array(self.times) / (_products(self._points, steps) @ weights)
+        missed: Array = np.array(self.times) / (_products(self._points, steps) @ weights)
+        return missed
 
     def _correction(self, sizes: Sequence[int]) -> float:
         """What the sum misses near these sizes, as a factor."""
@@ -80,7 +82,8 @@ class Curve:
 
 def _rounded(sizes: Array, steps: Sequence[int]) -> Array:
     by = np.array(steps, dtype=float)
-    return np.ceil(sizes / by) * by if sizes.size else sizes
+    rounded: Array = np.ceil(sizes / by) * by
+    return rounded
 
 
 def _products(sizes: Array, steps: Sequence[int]) -> Array:

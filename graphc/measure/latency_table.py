@@ -20,6 +20,7 @@ from graphc.axes.axis import Axis
 from graphc.errors import GraphError
 from graphc.ir.masks import make_permanent
 from graphc.ir.program import Program
+from graphc.ir.quantized import is_quantised
 from graphc.measure.blocks import Block, Blocks, find_blocks
 from graphc.measure.interpolation import Curve, kernel_class
 from graphc.measure.isolated import Job, Timing, time_blocks
@@ -78,8 +79,12 @@ class LatencyTable:
             dims: sizes of dynamic dims by name; the batch is 1 unless given, others are those of the example.
 
         Raises:
-            GraphError: a name is not a dynamic dim of the program.
+            GraphError: a name is not a dynamic dim of the program, or it computes in integers.
         """
+        if is_quantised(program):
+            why = "what onnxruntime makes of roundings depends on the ops on both sides, in other blocks"
+            hint = "predict the program before it is quantised, or time its artifact with `graphc bench`"
+            raise GraphError("quantised programs cannot be taken apart for a latency table", why=why, hint=hint)
         return find_blocks(make_permanent(program), dims)
 
     def extend(

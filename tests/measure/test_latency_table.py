@@ -171,3 +171,9 @@ def test_a_real_measurement_sees_the_ops_that_onnxruntime_runs(tmp_path: Path) -
     measured, again = whole_ms([path, program], {"batch": 1}, warmup=1, repeat=3)
     assert measured > 0
     assert again > 0
+
+
+def test_quantised_programs_are_refused() -> None:
+    program = models.quantised(models.residual())
+    with pytest.raises(GraphError, match=r"quantised programs cannot be taken apart(.|\n)*before it is quantised"):
+        LatencyTable({}).take_apart(program)
