@@ -13,13 +13,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from graphc import view_cache
 from graphc.coupling.explain import AxisFacts, Explanation
 from graphc.errors import GraphError
 from graphc.measure.cost import Change, changes, cost
 from graphc.measure.latency import Measurement, Ratio
+from graphc.pipeline import named
 from graphc.pipeline.base import Pass
 from graphc.pipeline.checked import default, options
 from graphc.pipeline.latency import Latency
+from graphc.pipeline.recipe import Recipe
 from graphc.pipeline.run import Compilation
 from graphc.pipeline.sensitivity import Sensitivity
 
@@ -44,6 +47,7 @@ class Progress:
 
     def __call__(self, event: str, about: Any) -> None:
         """One event of a compile."""
+        view_cache.event(self.console, event, about)
         if event == "reading":
             self.status.update(f"capturing the model of {escape(str(about))}")
         elif event == "captured":
@@ -80,6 +84,14 @@ class Progress:
                     self.console.print(
                         f"  [yellow]integers are no faster here:[/yellow] {escape(reason)}", soft_wrap=True
                     )
+
+
+def targets(console: Console, recipe: Recipe) -> None:
+    """The code that a recipe names, before any of it is imported."""
+    found = named.targets(recipe.model_dump())
+    if found:
+        text = ", ".join(f"{target} ({key})" for key, target in found)
+        console.print(f"the recipe runs {escape(text)}", soft_wrap=True)
 
 
 def _sizes(sizes: Mapping[str, int]) -> str:

@@ -18,7 +18,7 @@ from graphc.coupling import Analysis, analyze, slice
 from graphc.errors import GraphError, RecipeError
 from graphc.ir.program import Program
 from graphc.pipeline.base import Context, Pass, make_pass
-from graphc.pipeline.run import apply
+from graphc.pipeline.perform import apply
 
 from .constraints import LATENCY, check, fitting, limits, only_exact, reachable, shares, told
 from .isomorphism import grouped

@@ -22,8 +22,10 @@ from graphc.emitters.codegen import generate
 from graphc.emitters.equality import Runner
 from graphc.emitters.exporting import export, in_plain_ops, own_memory
 from graphc.emitters.naming import renamed
-from graphc.emitters.record import describe, restore, specs
+from graphc.emitters.record import describe, read_record, restore, specs
+from graphc.emitters.source import check_source
 from graphc.emitters.staging import MARK
+from graphc.emitters.trust import check_tree, refuse
 from graphc.errors import EmitError
 from graphc.ir.contract import Contract
 from graphc.ir.program import Program
@@ -78,9 +80,16 @@ class FolderEmitter(Emitter):
         missing = [name for name in (MARK, SOURCE, WEIGHTS, EXAMPLES) if not (path / name).is_file()]
         if missing:
             raise EmitError("this is no folder of graphc", where=str(path), why=f"it has no {missing[0]}")
-        record = json.loads((path / MARK).read_text(encoding="utf-8"))
-        model = _import(path).load(path)
-        contract = _contract(record, path)
+        outside = [name for name in (MARK, SOURCE, WEIGHTS, EXAMPLES) if not _inside(path / name, path)]
+        if outside:
+            refuse(path, f"{outside[0]} is a link to another place")
+        record = read_record((path / MARK).read_text(encoding="utf-8"), path)
+        try:
+            model = _import(path).load(path)
+            contract = _contract(record, path)
+        except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
+            why = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+            raise EmitError("the folder is damaged", where=str(path), why=why, hint="emit it again") from error
         program = restore(export(model, contract), record, str(path))
         _place(program.module, path / SOURCE)
         return renamed(program, record.get("values", ()))
@@ -103,8 +112,17 @@ def _save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
         ) from error
 
 
+def _inside(file: Path, folder: Path) -> bool:
+    return file.resolve().is_relative_to(folder.resolve())
+
+
 def _import(path: Path) -> Any:
-    """The module model.py, under a name that no other has."""
+    """The module model.py, under a name that no other has; it is run only if it is one that graphc writes.
+
+    Raises:
+        EmitError: it is not, or does not import.
+    """
+    check_source(path / SOURCE)
     spec = importlib.util.spec_from_file_location(f"graphc_generated_{uuid.uuid4().hex}", path / SOURCE)
     assert spec is not None
     assert spec.loader is not None
@@ -119,7 +137,9 @@ def _import(path: Path) -> Any:
 def _contract(record: Mapping[str, Any], path: Path) -> Contract:
     example = record["example"]
     values: dict[str, Any] = {**load_file(path / EXAMPLES), **example["constants"]}
-    tree = pytree.treespec_loads(json.dumps(example["tree"]))
+    text = json.dumps(example["tree"])
+    check_tree(text, path)
+    tree = pytree.treespec_loads(text)
     args, kwargs = pytree.tree_unflatten([values[str(i)] for i in range(len(values))], tree)
     return Contract(specs(record["inputs"]), specs(record["outputs"]), tuple(args), kwargs, {})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,11 +10,12 @@ from typing import Any, ClassVar
 import torch
 from torch.export import ExportedProgram
 
+from graphc.emitters.archive import check_archive
 from graphc.emitters.base import Emitter
 from graphc.emitters.equality import Runner
 from graphc.emitters.exporting import export, in_plain_ops, with_plain_outputs
 from graphc.emitters.naming import renamed
-from graphc.emitters.record import describe, restore
+from graphc.emitters.record import describe, read_record, restore
 from graphc.errors import EmitError
 from graphc.ir.capture import capture
 from graphc.ir.program import Program
@@ -53,7 +53,7 @@ class ExportedEmitter(Emitter):
         """A Program from any .pt2 file; one that graphc wrote gets its names and history back.
 
         Raises:
-            EmitError: it is no file of torch.export.
+            EmitError: it is no file of torch.export, or has something in it that reading it would run.
         """
         exported, record = self._read(path)
         if record is None:
@@ -62,14 +62,15 @@ class ExportedEmitter(Emitter):
 
     @staticmethod
     def _read(path: Path) -> tuple[ExportedProgram, dict[str, Any] | None]:
+        check_archive(path)
         extra = {RECORD: ""}
         try:
             exported = torch.export.load(path, extra_files=extra)
-        except (RuntimeError, OSError, ValueError, AssertionError, zipfile.BadZipFile) as error:
+        except Exception as error:  # every failure of a foreign reader becomes one EmitError
             raise EmitError(
                 "this is no file of torch.export",
                 where=str(path),
-                why=str(error).splitlines()[0],
+                why=f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}",
                 hint="give a file that graphc.emit or torch.export.save wrote with this version of torch",
             ) from error
-        return exported, json.loads(extra[RECORD]) if extra[RECORD] else None
+        return exported, read_record(extra[RECORD], path) if extra[RECORD] else None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from torch.export import ExportedProgram
 
 from graphc.emitters.exporting import dynamic_names
 from graphc.emitters.naming import names_of
+from graphc.emitters.trust import refuse
 from graphc.errors import EmitError
 from graphc.ir.capture import capture
 from graphc.ir.contract import Contract, TensorSpec
@@ -38,6 +41,33 @@ def describe(program: Program) -> dict[str, Any]:
         "history": list(program.history),
         "values": names_of(program),
     }
+
+
+def read_record(text: str, path: Path) -> dict[str, Any]:
+    """A record, in which names are names: they come into code, and into comments of it.
+
+    Raises:
+        EmitError: it is no record, or a name is none.
+    """
+    try:
+        record = json.loads(text)
+        words = [e["name"] for e in (*record["inputs"], *record["outputs"])]
+        words += [str(dim) for e in (*record["inputs"], *record["outputs"]) for dim in e["shape"]]
+        words += [part for alias in record["aliases"].items() for part in alias]
+        nodes = [entry[0] for entry in record.get("values", ())]
+        lines = [*record["history"], *(part for entry in record.get("values", ()) for part in entry)]
+        dtypes = [e["dtype"] for e in (*record["inputs"], *record["outputs"]) if e["dtype"] is not None]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise EmitError("the record of graphc in it cannot be read", where=str(path), why=why) from error
+    strange = [word for word in words if not re.fullmatch(r"[\w.\-+*/(), ]*", word)]
+    strange += [name for name in nodes if not name.isidentifier()]
+    strange += [line for line in lines if not line.replace("\n", " ").replace("\t", " ").isprintable()]
+    strange += [name for name in dtypes if not isinstance(getattr(torch, name, None), torch.dtype)]
+    if strange:
+        refuse(path, f"a name in its record has characters that names do not have: {strange[0][:80]!r}")
+    found: dict[str, Any] = record
+    return found
 
 
 def _spec(spec: TensorSpec) -> dict[str, Any]:

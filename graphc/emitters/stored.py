@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 from torch.nn import Parameter
 from torch.utils import _pytree as pytree
 
+from graphc.emitters.trust import check_tree
 from graphc.emitters.words import WordError, meant, target_meant, target_word, word
 from graphc.errors import GraphError
 from graphc.ir.contract import Bound, Contract, TensorSpec
@@ -231,10 +233,14 @@ def _set_calling(graph: Graph, calling: Any, original: Program) -> None:
     first = _pytrees(original)
     own = (first.in_spec, first.out_spec) if first is not None else (None, None)
     found: list[Any] = [
-        given if tree == ORIGINAL else tree and pytree.treespec_loads(tree)
-        for tree, given in zip(trees, own, strict=True)
+        given if tree == ORIGINAL else tree and _tree(tree) for tree, given in zip(trees, own, strict=True)
     ]
     graph.set_codegen(_PyTreeCodeGen(_PyTreeInfo(names, *found)))
+
+
+def _tree(text: str) -> pytree.TreeSpec:
+    check_tree(text, Path("cache"))
+    return pytree.treespec_loads(text)
 
 
 def _contract(record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], original: Program) -> Contract:
@@ -242,7 +248,7 @@ def _contract(record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], or
     if record["example"] != ORIGINAL:
         tree, words = record["example"]
         leaves = [meant(w, {})[0] if isinstance(w, list) else _taken(w, tensors) for w in words]
-        args, kwargs = pytree.tree_unflatten(leaves, pytree.treespec_loads(tree))
+        args, kwargs = pytree.tree_unflatten(leaves, _tree(tree))
     bound = tuple(Bound(_read_specs(spec)[0], place, _taken(value, tensors)) for spec, place, value in record["bound"])
     found = {key: _read_specs(record[key]) for key in SPECS}
     return Contract(args=tuple(args), kwargs=kwargs, dynamic=meant(record["dynamic"], {}), bound=bound, **found)

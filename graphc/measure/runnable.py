@@ -17,6 +17,7 @@ from graphc.emitters.base import load
 from graphc.errors import GraphError, nearest
 from graphc.ir.masks import make_permanent
 from graphc.ir.program import Program
+from graphc.measure.onnx_file import check_onnx
 
 Inputs = torch.Tensor | tuple[Any, ...] | Mapping[str, Any] | None
 
@@ -134,6 +135,7 @@ def open_session(path: Path, device: str = "cpu", threads: int = 1) -> Any:
     provider = "CUDAExecutionProvider" if device.startswith("cuda") else "CPUExecutionProvider"
     if provider not in ort.get_available_providers():
         raise GraphError(f"cannot run {path.name} on {device}", why=f"this onnxruntime has no {provider}")
+    check_onnx(path)
     return make_session(path, session_options(threads), provider)
 
 

@@ -17,9 +17,11 @@ from graphc.ir.parts import capture_part
 from graphc.ir.program import Program
 from graphc.pipeline.base import Data, Pass, missing_data
 from graphc.pipeline.evaluation import DATA
+from graphc.pipeline.fingerprint import Given, Made
+from graphc.pipeline.lock import check_free
 from graphc.pipeline.metrics import find_metric
 from graphc.pipeline.recipe import Bench, Recipe, check_names
-from graphc.pipeline.targets import call_target, find_target, load_model
+from graphc.pipeline.targets import find_target, load_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,9 @@ class Plan:
     device: str = "cpu"
     metric: str | None = None
     resume: bool = False
+    cache_dir: Path | None = None
+    label: str = ""
+    """What the cache shows the compile as."""
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -45,10 +50,26 @@ def loader(value: Data | Iterable[Any]) -> Data:
     """A loader from a callable, or from an iterable that is gone through each time."""
     if callable(value):
         return value
-    return lambda: value
+    return Given(value)
 
 
-def plan(recipe: Recipe, output_dir: str | Path | None = None, device: str = "cpu", resume: bool = False) -> Plan:
+def label(model: Any) -> str:
+    """What to call a compile by: its recipe's file or the target of its model, or the class of the model."""
+    if isinstance(model, (str, Path)):
+        return Path(model).name
+    if isinstance(model, Recipe):
+        return model.model.target
+    return str(model["model"]["target"]) if isinstance(model, Mapping) else type(model).__name__
+
+
+def plan(
+    recipe: Recipe,
+    output_dir: str | Path | None = None,
+    device: str = "cpu",
+    resume: bool = False,
+    cache_dir: str | Path | None = None,
+    title: str = "",
+) -> Plan:
     """Check a recipe and capture its model; nothing long runs before everything else is checked.
 
     Args:
@@ -56,6 +77,8 @@ def plan(recipe: Recipe, output_dir: str | Path | None = None, device: str = "cp
         output_dir: where files go; None writes none.
         device: where training and calibration run.
         resume: go on from what an interrupted run of this recipe left in ``output_dir``.
+        cache_dir: instead of the recipe's.
+        title: what the cache shows the compile as.
 
     Raises:
         GraphError: a name, option, target or place to write is wrong, or the model cannot be captured.
@@ -86,6 +109,8 @@ def plan(recipe: Recipe, output_dir: str | Path | None = None, device: str = "cp
         device=device,
         metric=recipe.metric,
         resume=resume,
+        cache_dir=Path(found) if (found := cache_dir or recipe.cache_dir) is not None else None,
+        label=title or label(recipe),
         recipe=recipe.model_dump(mode="json", exclude_defaults=True),
     )
 
@@ -93,11 +118,7 @@ def plan(recipe: Recipe, output_dir: str | Path | None = None, device: str = "cp
 def target_loader(name: str, target: str, kwargs: Mapping[str, Any]) -> Data:
     """The data of a recipe: calls its target each time; ``name`` is for errors."""
 
-    def load() -> Iterable[Any]:
-        made: Iterable[Any] = call_target(target, kwargs, f"data.{name}")
-        return made
-
-    return load
+    return Made(name, target, kwargs)
 
 
 def captured(recipe: Recipe) -> Program:
@@ -206,13 +227,19 @@ def check_outputs(
     if names and output_dir is None:
         raise GraphError("there is no place to write to", where="emit", hint="give output_dir (-o FOLDER)")
     for name in names:
-        if Path(name).is_absolute() or ".." in Path(name).parts:
+        if Path(name).is_absolute() or ".." in Path(name).parts or not _stays(Path(output_dir or ""), name):
             raise GraphError(f"the artifact {name!r} would leave the output folder", where="emit", hint="give a name")
         make_emitter(name, emit_options(name, opset_version, optimize))
     if output_dir is not None:
+        check_free(Path(output_dir))
         check_writable(Path(output_dir) / "report.json")
         for name in names:
             check_writable(Path(output_dir) / name)
+
+
+def _stays(folder: Path, name: str) -> bool:
+    """Is the place of an artifact in the folder, also where a folder in it is a link?"""
+    return (folder / name).parent.resolve().is_relative_to(folder.resolve())
 
 
 def emit_options(name: str, opset_version: int | None, optimize: str | None) -> dict[str, Any]:

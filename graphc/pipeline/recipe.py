@@ -9,19 +9,18 @@ from typing import Any
 import pydantic
 import torch
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from graphc.errors import RecipeError, nearest
 from graphc.pipeline.base import Pass, known_passes, make_pass
 from graphc.pipeline.checked import options
+from graphc.pipeline.named import check_size
+from graphc.pipeline.search_section import Search
+from graphc.pipeline.strict import Strict
 from graphc.pipeline.targets import call_target
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Target(_Strict):
+class Target(Strict):
     """Something to import and call."""
 
     target: str = Field(description="package.module:callable; for a model also a path or a Hugging Face id")
@@ -37,7 +36,7 @@ class ModelTarget(Target):
     )
 
 
-class ExampleInput(_Strict):
+class ExampleInput(Strict):
     """A tensor made from a description: normal floats, or uniform integers."""
 
     shape: list[int] = Field(description="Sizes; use ones that differ from each other and from the model's own.")
@@ -47,7 +46,7 @@ class ExampleInput(_Strict):
     fill: float | None = Field(default=None, description="One value everywhere instead of random ones.")
 
 
-class Bench(_Strict):
+class Bench(Strict):
     """How latency is measured."""
 
     device: str = Field(default="cpu", description="cpu or cuda.")
@@ -58,7 +57,7 @@ class Bench(_Strict):
     repeat: int = Field(default=30, ge=3, description="Runs that are timed.")
 
 
-class Recipe(_Strict):
+class Recipe(Strict):
     """Everything that one compile needs."""
 
     model: ModelTarget = Field(description="The model.")
@@ -76,6 +75,13 @@ class Recipe(_Strict):
         default=None, description="Runtime that ONNX files are written for, fused as it runs them fastest: onnxruntime."
     )
     bench: Bench | None = Field(default_factory=Bench, description="Latency; null measures none.")
+    cache_dir: str | None = Field(
+        default=None, description="Folder of results of passes, taken by every compile for which nothing has changed."
+    )
+    import_from: list[str] = Field(
+        default_factory=list, description="Folders beside the recipe's own that targets may be in, relative to it."
+    )
+    search: Search | None = Field(default=None, description="What `graphc search` may choose; no compile reads it.")
 
     def make_passes(self) -> list[Pass]:
         """The passes, each checked.
@@ -86,6 +92,13 @@ class Recipe(_Strict):
         made = [make_pass(spec, f"passes[{i}]") for i, spec in enumerate(self.passes)]
         check_names(made)
         return made
+
+    def with_search(self, **options: Any) -> Recipe:
+        """The recipe with some options of its section ``search``, those that are not None."""
+        if self.search is None:
+            return self
+        given = {name: value for name, value in options.items() if value is not None}
+        return self.model_copy(update={"search": self.search.model_copy(update=given)})
 
     def inputs(self) -> dict[str, Any]:
         """Example inputs by name.
@@ -160,6 +173,7 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
         raise RecipeError("the recipe is not valid YAML", where=str(path), why=str(error)) from error
     if not isinstance(values, Mapping):
         raise RecipeError("the recipe is empty or no mapping", where=str(path), hint="it needs at least `model`")
+    check_size(values, str(path))
     return values
 
 
@@ -182,6 +196,7 @@ def _fields_at(path: list[str]) -> list[str]:
         "data": Target,
         "example_inputs": ExampleInput,
         "bench": Bench,
+        "search": Search,
     }
     return list((kinds.get(path[0], Recipe) if path else Recipe).model_fields)
 

@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from graphc.emitters.base import Artifact, emit
-from graphc.errors import GraphError
 from graphc.ir.capture import Dynamic, capture
 from graphc.ir.program import Program
-from graphc.ir.specs import check_specs
-from graphc.ir.verify import verify
 from graphc.measure.report import Step, report, write_report
-from graphc.pipeline.base import Context, Data, Pass
-from graphc.pipeline.evaluation import DATA, Evaluator
+from graphc.pipeline.base import Data, Pass
+from graphc.pipeline.cache import open_cache
+from graphc.pipeline.evaluation import Evaluator
 from graphc.pipeline.latency import Latency, time_artifact, time_programs
-from graphc.pipeline.metrics import find_metric
-from graphc.pipeline.plan import Plan, check, emit_options, loader, plan
+from graphc.pipeline.lock import occupied
+from graphc.pipeline.perform import Watch, begin, perform
+from graphc.pipeline.plan import Plan, check, emit_options, label, loader, plan
 from graphc.pipeline.processes import is_first
 from graphc.pipeline.recipe import Bench, Recipe, read_recipe
 from graphc.pipeline.targets import Model
-
-Watch = Callable[[str, Any], None]
-"""Told what happens: an event's name and what it is about."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +59,14 @@ def compile(
     device: str = "cpu",
     metric: str | None = None,
     resume: bool = False,
+    cache_dir: str | Path | None = None,
     watch: Watch = lambda event, about: None,
 ) -> Compilation:
     """Compile a model: run passes over it in the order given, emit the result, measure it.
 
     Args:
         model: a module, an ExportedProgram, a Program; or a recipe (a YAML file, a mapping, a
-            Recipe), which says all the rest except ``output_dir``, ``device`` and ``resume``.
+            Recipe), which says all the rest except ``output_dir``, ``device``, ``resume`` and ``cache_dir``.
         args, kwargs, dynamic: as for ``graphc.capture``; not for a Program, which has its own.
         passes: what to do; their names must differ.
         data: loaders by name, as iterables or as callables that give one.
@@ -82,15 +77,18 @@ def compile(
         seed, device: for passes that train or draw.
         metric: ``accuracy``, ``top-5``, ``f1``, ``perplexity``, ``cosine``, or ``package.module:callable``,
             taken on the data called ``eval`` before the first pass, after each that trains and at the end.
-        resume: training goes on from what an interrupted compile left in ``output_dir``.
-        watch: called with each event: ``captured pass progress evaluated done emit emitted report``.
+        resume: go on from what an interrupted compile left in ``output_dir``: results of passes, and training
+            from its last checkpoint.
+        cache_dir: a folder of results of passes, taken by every compile for which nothing has changed.
+        watch: called with each event: ``captured pass cached progress evaluated done emit emitted report``, and
+            ``cut off`` and ``not cached``.
 
     Raises:
         GraphError: the model, a pass, an option or a place to write is wrong (before any long work), or a proof fails.
     """
     if isinstance(model, (str, Path, Mapping, Recipe)):
         recipe = model if isinstance(model, Recipe) else read_recipe(model)
-        return run(plan(recipe, output_dir, device, resume), watch)
+        return run(plan(recipe, output_dir, device, resume, cache_dir, label(model)), watch)
     check(passes, data or {}, emit, opset_version, optimize, output_dir, metric, resume)
     original = model if isinstance(model, Program) else capture(model, args, kwargs, dynamic=dynamic)
     made = Plan(
@@ -106,45 +104,45 @@ def compile(
         device=device,
         metric=metric,
         resume=resume,
+        cache_dir=Path(cache_dir) if cache_dir is not None else None,
+        label=label(model),
     )
     return run(made, watch)
 
 
 def run(made: Plan, watch: Watch = lambda event, about: None) -> Compilation:
-    """Run a plan. Of several processes only the first times, writes and tells."""
-    torch.manual_seed(made.seed)
-    _promised(made.passes, made.original)
-    evaluator = _evaluator(made)
+    """Run a plan. Of several processes only the first times, writes and tells.
+
+    Raises:
+        GraphError: another compile is in the output folder, the disk is full, a pass refuses, or a proof fails.
+    """
+    with occupied(made.output_dir if is_first() else None) as cut_off:
+        if cut_off and not made.resume:
+            watch("cut off", made.output_dir)
+        return _run(made, watch)
+
+
+def _run(made: Plan, watch: Watch) -> Compilation:
     told: dict[str, Mapping[str, Any]] = {}
     states: dict[str, Program] = {}
-    context = Context(
-        original=made.original,
-        data=made.data,
-        device=made.device,
-        seed=made.seed,
-        run_dir=made.output_dir,
-        progress=lambda done, total, text: watch("progress", (done, total, text)),
-        evaluator=evaluator,
-        states=states,
-        resume=made.resume,
-        record=told.__setitem__,
-    )
-    watch("captured", made.original)
-    if evaluator is not None:
-        watch("evaluated", (evaluator.metric.name, evaluator.baseline))
+    context = dataclasses.replace(begin(made, watch), states=states, record=told.__setitem__)
+    evaluator = context.evaluator
     program = made.original
     steps: list[Step] = []
     latencies: list[Latency | None] = []
     wanted = {name for item in made.passes for name in item.refers()}
+    cache = open_cache(made)
     for item in made.passes:
         watch("pass", item)
         before, start = program, time.perf_counter()
-        program = apply(item, program, context, [step.name for step in steps])
+        program, entry = perform(item, program, context, [step.name for step in steps], cache, watch)
         seconds = time.perf_counter() - start
         if item.title in wanted:
             states[item.title] = program
         latency = time_programs(made.original, program, made.bench) if is_first() else None
         facts = {**_facts(item, before, program, latency), **told.get(item.title, {})}
+        if entry is not None:
+            facts["cached"] = entry.to_dict()
         if evaluator is not None and (item.trains or item is made.passes[-1]):
             facts["metric"] = evaluator(program)
         step = Step(item.title, seconds, before, program, facts)
@@ -180,49 +178,6 @@ def _finished(
         write_report(content, made.output_dir / "report.json")
     watch("report", content)
     return Compilation(program, made.original, content, tuple(artifacts))
-
-
-def _evaluator(made: Plan) -> Evaluator | None:
-    """Of the recipe's metric; None if it has none."""
-    if made.metric is None:
-        return None
-    return Evaluator(find_metric(made.metric, made.original), made.data[DATA], made.original)
-
-
-def apply(item: Pass, program: Program, context: Context, done: Sequence[str] = ()) -> Program:
-    """Run one pass and prove its result.
-
-    Raises:
-        GraphError: the pass refuses, or its result breaks the contract; says which passes ran before.
-    """
-    try:
-        promised = item.promises(program.contract)
-        item.requires(program)
-        result = item.run(program, context)
-        verify(result)
-        check_specs("input", promised.inputs, result.contract.inputs)
-        check_specs("output", promised.outputs, result.contract.outputs)
-        item.ensures(program, result)
-    except GraphError as error:
-        before = f" after {', '.join(done)}" if done else ""
-        error.add_note(f"in pass {item.title}{before}")
-        raise
-    return dataclasses.replace(result, history=(*program.history, item.note()))
-
-
-def _promised(passes: Sequence[Pass], original: Program) -> None:
-    """See that each pass can make of inputs and outputs what it wants to, before any work.
-
-    Raises:
-        GraphError: a pass speaks of an input or output that there is not, or a value does not fit.
-    """
-    contract = original.contract
-    for item in passes:
-        try:
-            contract = item.promises(contract)
-        except GraphError as error:
-            error.add_note(f"in pass {item.title}")
-            raise
 
 
 def _facts(item: Pass, before: Program, after: Program, latency: Latency | None) -> dict[str, Any]:
