@@ -90,7 +90,8 @@ class SearchDarts(Finetune):
         """Bilevel training."""
         program: Program = parts["program"]
         tensors, context, feed = program.tensors(), parts["context"], parts["feed"]
-        architecture = [tensors[name] for name in find_space(program).architecture()]
+        found = (tensors[name] for name in find_space(program).architecture())
+        architecture = [tensor for tensor in found if isinstance(tensor, Parameter)]
         optimizer: Any = find_optimizer(self.architecture_optimizer)
         searcher = optimizer(
             architecture,

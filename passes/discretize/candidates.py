@@ -36,7 +36,7 @@ def is_zero(node: Node) -> bool:
     if node.target in ZEROS:
         return True
     if node.target in FULL:
-        return node.args[FULL[node.target]] == 0
+        return bool(node.args[FULL[node.target]] == 0)
     if node.target is aten.mul.Tensor:
         return any(is_zero(x) if isinstance(x, Node) else x == 0 for x in node.args)
     if node.target in KEEP_ZERO or source_of(node) is not None:
@@ -49,7 +49,7 @@ class Cones:
     """For each node of a graph all nodes before it that it depends on."""
 
     def __init__(self, graph: Graph) -> None:
-        self.nodes = list(graph.nodes)
+        self.nodes: list[Node] = list(graph.nodes)
         self.place = {node: i for i, node in enumerate(self.nodes)}
         self.before: list[int] = []
         self.fed: list[bool] = []
@@ -165,7 +165,7 @@ def _is_depthwise(node: Node) -> bool:
 def _dilation(node: Node) -> int:
     given = node.args[5:6]
     dilation = given[0] if given else 1
-    return max(dilation) if isinstance(dilation, (list, tuple)) else int(dilation)  # type: ignore[arg-type, type-var, return-value]
+    return max(dilation) if isinstance(dilation, (list, tuple)) else int(dilation)  # type: ignore[arg-type] # numbers by the schema
 
 
 def _by(kernel: Iterable[object]) -> str:

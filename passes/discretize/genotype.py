@@ -91,7 +91,7 @@ def described(choices: Sequence[Choice], cones: Cones) -> dict[str, Any]:
     """What was chosen, for the report."""
     found = genotype(choices, cones)
     text = f"Genotype({', '.join(f'{name}={value!r}' for name, value in found.items())})"
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "node": choice.mixture.root.name,
             "module": module_path(choice.mixture.root),

@@ -147,7 +147,7 @@ def _same(nodes: Iterable[Node]) -> dict[Node, Node]:
 
 def _normalised(node: Node, values: Mapping[Node, Any], stored: bool) -> int | None:
     """The dim along which a constant is a distribution over candidates; None if it is none."""
-    value = values[node]
+    value: torch.Tensor = values[node]
     if not value.is_floating_point() or value.dim() == 0:
         return None
     if node.target in SOFTMAX:
@@ -171,9 +171,10 @@ def _add_rows(weights: Weights, node: Node, dim: int, values: Mapping[Node, Any]
         raise GraphError("the weights of the candidates are not known", why=why, hint="load the weights first")
     first, shape = len(weights.entries), value.movedim(dim, -1).shape
     logits = values[node.args[0]] if node.target in SOFTMAX | SIGMOID else None  # type: ignore[index] # a tensor
-    flat = [t.movedim(dim, -1).reshape(-1, shape[-1]) if t is not None else None for t in (value, logits)]
-    for i, row in enumerate(flat[0]):
-        made = Row(node, i, row, flat[1][i] if flat[1] is not None else None)
+    rows = value.movedim(dim, -1).reshape(-1, shape[-1])
+    before = logits.movedim(dim, -1).reshape(-1, shape[-1]) if logits is not None else [None] * len(rows)
+    for i, (row, logit) in enumerate(zip(rows, before, strict=True)):
+        made = Row(node, i, row, logit)
         weights.entries += [Entry(made, k) for k in range(len(row))]
     weights.numbers[node] = (torch.arange(first, len(weights.entries)).reshape(shape).movedim(-1, dim),)
 
