@@ -1,4 +1,4 @@
-"""The command line: compile, explain, bench, compare, sensitivity, passes, schema.
+"""The command line: compile, search, explain, bench, compare, sensitivity, cache, passes, schema.
 
 Exit codes: 0 done, 1 an error inside graphc, 2 something to put right (a GraphError, with what,
 where, why and what to do), 130 interrupted.
@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from graphc import view, view_compare
+from graphc import cli_cache, cli_latency, cli_search, view, view_compare
 from graphc.coupling.explain import explain as explain_program
 from graphc.errors import GraphError
 from graphc.measure.environment import environment
@@ -52,10 +52,18 @@ def _console(as_json: bool) -> Console:
 
 def _read(path: Path) -> Recipe:
     """A recipe; its targets may be in modules beside it."""
-    folder = str(path.parent.resolve())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    return read_recipe(path)
+    _import_from(path.parent)
+    recipe = read_recipe(path)
+    view.targets(Console(stderr=True, highlight=False, quiet=not is_first()), recipe)
+    for other in recipe.import_from:
+        _import_from(path.parent / other)
+    return recipe
+
+
+def _import_from(folder: Path) -> None:
+    name = str(folder.resolve())
+    if name not in sys.path:
+        sys.path.insert(0, name)
 
 
 def _print_json(value: Any) -> None:
@@ -70,6 +78,9 @@ def compile_command(
     ),
     device: Annotated[str, typer.Option(help="Where passes that train run: cpu or cuda.")] = "cpu",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from what an interrupted run left.")] = False,
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="Folder of results of passes, taken by every compile that they fit.")
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -77,7 +88,7 @@ def compile_command(
     console = _console(as_json)
     with view.Progress(console) as progress:
         progress("reading", recipe)
-        made = plan(_read(recipe), output_dir, device, resume)
+        made = plan(_read(recipe), output_dir, device, resume, cache_dir, recipe.name)
         compilation = run(made, progress)
     if not is_first():
         return
@@ -198,6 +209,11 @@ def passes(
 def schema(debug: Debug = False) -> None:
     """Print the JSON schema of recipes, for editors."""
     _print_json(recipe_schema())
+
+
+cli_cache.add(app)
+cli_latency.add(app, _read)
+cli_search.add(app, _read)
 
 
 def main() -> None:

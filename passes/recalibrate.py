@@ -42,6 +42,10 @@ class Recalibrate(Pass):
         """Inputs to run the program on."""
         return {self.calibration_data: "statistics of batch norms are estimated on it"}
 
+    def reduces(self) -> tuple[str, ...]:
+        """Nothing: numbers change, and no sizes."""
+        return ()
+
     def requires(self, program: Program) -> None:
         """There is a batch norm with statistics.
 

@@ -82,6 +82,10 @@ class Sparsify(Pass):
         """Inputs, for wanda."""
         return {self.calibration_data: "importance: wanda"} if self.importance == "wanda" else {}
 
+    def reduces(self) -> tuple[str, ...]:
+        """Nothing: zeros are entries as others are."""
+        return ()
+
     def requires(self, program: Program) -> None:
         """There are weights to mask, and some that the pattern fits."""
         chosen = self.chosen(program)

@@ -88,6 +88,10 @@ class TieWeights(Pass):
             return {}
         return {self.calibration_data: f"importance: {self.importance}"}
 
+    def reduces(self) -> tuple[str, ...]:
+        """All but products."""
+        return ("params", "bytes")
+
     def requires(self, program: Program) -> None:
         """There is something to tie, and its axes unify."""
         program = self._untied(program)

@@ -19,6 +19,6 @@ def amount(kind: str, value: str | float, whole: float, where: str = "constraint
         number = float(match.group(1)) / 100 * whole if match else float(value)
     except ValueError as error:
         raise RecipeError(f"{kind}: {value!r} is no amount", where=where, hint=hint) from error
-    if not 0 < number < float("inf"):
+    if not number > 0:
         raise RecipeError(f"{kind}: {value!r} is no budget", where=where, hint=hint)
     return number

@@ -7,7 +7,7 @@ A pass is a frozen dataclass. Its fields are its options in Python, in YAML, in
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -20,6 +20,8 @@ from graphc.pipeline.checked import Checked, make
 from graphc.pipeline.evaluation import Evaluator
 
 GROUP = "graphc.passes"
+COSTS = ("macs", "params", "bytes")
+"""What a program costs, by the names that constraints have."""
 
 Data = Callable[[], Iterable[Any]]
 
@@ -123,6 +125,17 @@ class Pass(Checked, abc.ABC):
 
     def probes(self, program: Program, context: Context) -> Mapping[str, Callable[[float], Program]]:
         """What the pass would compress, one by one: for each item the program with a share of it gone."""
+        return {}
+
+    def reduces(self) -> Collection[str]:
+        """What may become less by the pass; a search drops a candidate before passes that cannot help it."""
+        return COSTS
+
+    def offers(self, program: Program) -> Mapping[str, Any]:
+        """What a search may choose by name in the pass's options: values, the first of which is as it is, or a range.
+
+        None stands for values that the search must give.
+        """
         return {}
 
     def facts(self, before: Program, after: Program) -> Mapping[str, Any]:

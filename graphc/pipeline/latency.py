@@ -13,7 +13,7 @@ from graphc.emitters.base import Artifact, emit
 from graphc.emitters.staging import size_of
 from graphc.ir.program import Program
 from graphc.ir.quantized import is_quantised
-from graphc.measure.latency import compare, ratio
+from graphc.measure.latency import Measurement, compare, ratio
 from graphc.measure.placement import placement, why_not_faster
 from graphc.pipeline.recipe import Bench
 
@@ -47,6 +47,25 @@ class Latency:
         return asdict(self)
 
 
+def milliseconds(program: Program, bench: Bench, options: Mapping[str, Any]) -> float:
+    """Median milliseconds of one run: of its ONNX file in onnxruntime on a CPU, in PyTorch elsewhere.
+
+    Args:
+        program: what to time.
+        bench: sizes, threads and runs.
+        options: of the ONNX file.
+    """
+    if bench.device != "cpu":
+        return _timed([program], program, bench)[0].p50_ms
+    with tempfile.TemporaryDirectory() as folder:
+        return _timed([emit(program, Path(folder) / "program.onnx", **options).path], program, bench)[0].p50_ms
+
+
+def sizes_of(program: Program, bench: Bench) -> dict[str, int]:
+    """Sizes of dynamic dims, as a recipe wants them."""
+    return dict.fromkeys(one_sample(program), bench.batch) | dict(bench.dims)
+
+
 def time_programs(original: Program, program: Program, bench: Bench | None) -> Latency | None:
     """Both programs in PyTorch, or in onnxruntime if one has integers, for which PyTorch has no kernels.
 
@@ -76,14 +95,17 @@ def time_artifact(
 
 
 def _compare(things: list[Any], original: Program, bench: Bench, size: int | None = None) -> Latency:
-    dims = dict.fromkeys(one_sample(original), bench.batch) | dict(bench.dims)
-    before, after = compare(
+    before, after = _timed(things, original, bench)
+    paired = ratio(after, before)
+    return Latency(before.backend, before.p50_ms, after.p50_ms, paired.value, paired.low, paired.high, size)
+
+
+def _timed(things: list[Any], program: Program, bench: Bench) -> list[Measurement]:
+    return compare(
         things,
-        dims=dims,
+        dims=sizes_of(program, bench),
         device=bench.device,
         threads=bench.threads,
         warmup=bench.warmup,
         repeat=bench.repeat,
     )
-    paired = ratio(after, before)
-    return Latency(before.backend, before.p50_ms, after.p50_ms, paired.value, paired.low, paired.high, size)

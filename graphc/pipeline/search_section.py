@@ -26,8 +26,9 @@ class Search(Strict):
 
     choices: dict[str, Any] = Field(
         default_factory=dict,
-        description="By pass, and in it by option as deep as need be: a list of values, {low, high, step, log}, or "
-        "'all' that the pass itself offers. A list for a whole pass has options for it, or null to leave it out.",
+        description="By pass, and in it by option as deep as need be: a list of values, {low, high, step, log}; or, "
+        "for each axis, block or layer that the pass offers by name, all that it can have, or {each: a choice}. "
+        "A list for a whole pass has options for it, or null to leave it out.",
     )
     constraints: dict[Kind, float | str] = Field(
         default_factory=dict, description="Budgets: numbers, or percentages of what the model has."

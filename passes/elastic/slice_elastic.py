@@ -14,7 +14,7 @@ from graphc.pipeline.base import Context, Pass
 
 from ..options import Names
 from .configs import read_config
-from .finding import whole_space
+from .finding import find_space, whole_space
 from .requests import Request, spec_of
 from .sorting import importance_order
 from .space import Space, Spec
@@ -98,6 +98,13 @@ class SliceElastic(Pass):
         space = whole_space(net)
         request = self.request() if self.config is None else read_config(self.config, net, where)
         return net, space, spec_of(net, space, request, self.round_to)
+
+    def offers(self, program: Program) -> Mapping[str, Any]:
+        """Kernels, widths and depths by name, and blocks that can have any ``expand``."""
+        how: dict[str, Any] = {"blocks": self.blocks, "stages": self.stages, "matrices": self.matrices}
+        space = find_space(program, **how, round_to=self.round_to)
+        by_name = {part: {c.name: list(c.values) for c in choices} for part, choices in space.parts()}
+        return {**by_name, "expand": {c.name: None for c in space.widths if c.block}}
 
     def requires(self, program: Program) -> None:
         """What is asked for fits the network."""

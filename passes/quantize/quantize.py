@@ -33,6 +33,10 @@ class Quantize(Settings):
 
     type: ClassVar[str] = "quantize"
 
+    def reduces(self) -> tuple[str, ...]:
+        """All but products: batch norms are folded, and numbers are shorter."""
+        return ("params", "bytes")
+
     def run(self, program: Program, context: Context) -> Program:
         """Prepare, choose, calibrate, round, guard."""
         work = Work(self, context, program)

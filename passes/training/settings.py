@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -96,6 +96,10 @@ class Settings(Pass):
     def hooks(self) -> list[Hook]:
         """What goes on beside the training."""
         return [make_hook(spec, f"during[{i}]") for i, spec in enumerate(self.during)]
+
+    def reduces(self) -> Collection[str]:
+        """Nothing, unless a hook does."""
+        return super().reduces() if self.during else ()
 
     def needs_data(self) -> Mapping[str, str]:
         """What to train on."""
