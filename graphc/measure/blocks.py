@@ -105,6 +105,16 @@ class Blocks:
         """The shape of a value."""
         return tuple(self.number(size) for size in node.meta["val"].shape)
 
+    def bytes(self, block: Block) -> int:
+        """Memory of the tensors that a block reads."""
+        left, seen = list(block.nodes), set[Node]()
+        while left:
+            for node in left.pop().all_input_nodes:
+                if node in self.constant and node not in seen:
+                    seen.add(node)
+                    left.append(node)
+        return sum(n.meta["val"].numel() * n.meta["val"].element_size() for n in seen if n.op == "get_attr")
+
     def like(self, value: torch.Tensor) -> torch.Tensor:
         """A tensor without values, with numbers for sizes."""
         return torch.empty([self.number(size) for size in value.shape], dtype=value.dtype, device="meta")

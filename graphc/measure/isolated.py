@@ -34,8 +34,8 @@ from graphc.measure.blocks import Block, Blocks, is_value
 from graphc.measure.runnable import make_session, session_options
 
 aten = torch.ops.aten
-TOGETHER = 32
-"""Blocks in one file."""
+TOGETHER, MOST_BYTES = 32, 2**29
+"""Blocks in one file, and what their weights may take; a block that takes more is alone."""
 REORDER = ("ReorderInput", "ReorderOutput")
 """onnxruntime's ops that change the layout."""
 IDS = 2
@@ -86,16 +86,32 @@ def time_blocks(
     Raises:
         GraphError: a block cannot be written as ONNX or run.
     """
-    for start in range(0, len(jobs), TOGETHER):
-        lot = jobs[start : start + TOGETHER]
+    done = 0
+    for lot in _lots(jobs):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "blocks.onnx"
             program = _together(lot)
-            OnnxEmitter(external_data=False).write(program, path)
+            OnnxEmitter().write(program, path)
             given = zip(program.contract.inputs, program.contract.args, strict=True)
             graph, spent = profile(path, {spec.name: value.numpy() for spec, value in given}, threads, warmup, repeat)
         yield [(job, _timing(graph, spent, number, job)) for number, job in enumerate(lot)]
-        progress(min(len(jobs), start + TOGETHER), len(jobs))
+        done += len(lot)
+        progress(done, len(jobs))
+
+
+def _lots(jobs: Sequence[Job]) -> Iterator[list[Job]]:
+    """Jobs that fit into one file."""
+    lot: list[Job] = []
+    taken = 0
+    for job in jobs:
+        own = job.blocks.bytes(job.block)
+        if lot and (len(lot) == TOGETHER or taken + own > MOST_BYTES):
+            yield lot
+            lot, taken = [], 0
+        lot.append(job)
+        taken += own
+    if lot:
+        yield lot
 
 
 def _together(jobs: Sequence[Job]) -> Program:
@@ -215,6 +231,8 @@ def profile(
     options.enable_profiling = True
     options.profile_file_prefix = str(path.with_name("profile"))
     options.optimized_model_filepath = str(written)
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
+    options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
     session = make_session(path, options)
     values = {name: ort.OrtValue.ortvalue_from_numpy(value) for name, value in feed.items()}
     for _ in range(warmup + repeat):

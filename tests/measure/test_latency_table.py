@@ -14,6 +14,7 @@ from torch import nn
 import graphc
 from graphc.coupling import slice
 from graphc.errors import GraphError
+from graphc.measure import isolated
 from graphc.measure.cover import sized_at_random
 from graphc.measure.isolated import Job, Timing
 from graphc.measure.latency_table import LatencyTable
@@ -177,3 +178,14 @@ def test_quantised_programs_are_refused() -> None:
     program = models.quantised(models.residual())
     with pytest.raises(GraphError, match=r"quantised programs cannot be taken apart(.|\n)*before it is quantised"):
         LatencyTable({}).take_apart(program)
+
+
+def test_blocks_share_a_file_while_their_weights_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = LatencyTable({}).take_apart(chain())
+    jobs = [Job(blocks, block, (False,) * len(block.inputs)) for block in blocks.blocks]
+    assert [blocks.bytes(job.block) for job in jobs[:2]] == [4 * 64 * (3 * 9 + 1), 4 * 48 * (64 * 9 + 1)]
+    assert [len(lot) for lot in isolated._lots(jobs)] == [4]
+    monkeypatch.setattr(isolated, "TOGETHER", 3)
+    assert [len(lot) for lot in isolated._lots(jobs)] == [3, 1]
+    monkeypatch.setattr(isolated, "MOST_BYTES", 100_000)
+    assert [len(lot) for lot in isolated._lots(jobs)] == [1, 1, 2]
