@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch.fx import Graph, Node
@@ -99,18 +98,15 @@ def _check_gone(result: Program, space: Space) -> None:
     Raises:
         GraphError: one does: it is used in a way that is no mixture.
     """
-    rows = set(space.rows())
-    left = {node.name: node for node in result.graph.nodes}
-    for node, numbers in space.weights.numbers.items():
-        if node.name in left and isinstance(numbers[0], torch.Tensor):
-            used: list[Any] = [entry.row for entries in space.weights.of(node) for entry in entries]
-            users = [user for user in left[node.name].users if str(user) not in map(str, space.weights.numbers)]
-            if users and rows & set(used):
-                raise GraphError(
-                    "weights of candidates count outside of the mixtures",
-                    where=", ".join(
-                        f"{user.name} ({user.target}) in {module_path(user) or 'the model'}" for user in users
-                    ),
-                    why="only sums of candidates that are each multiplied by their weight can be discretised",
-                    hint="write the mixture as a weighted sum, and leave penalties on the weights out of the model",
-                )
+    rows, known = set(space.rows()), {node.name: node for node in space.weights.numbers}
+    for node in result.graph.nodes:
+        users = [user for user in node.users if user.name not in known]
+        if node.name not in known or not users or not space.weights.weigh(known[node.name]):
+            continue
+        if rows & {entry.row for entries in space.weights.of(known[node.name]) for entry in entries}:
+            raise GraphError(
+                "weights of candidates count outside of the mixtures",
+                where=", ".join(f"{user.name} ({user.target}) in {module_path(user) or 'the model'}" for user in users),
+                why="only sums of candidates that are each multiplied by their weight can be discretised",
+                hint="write the mixture as a weighted sum, and leave penalties on the weights out of the model",
+            )
