@@ -5,15 +5,17 @@
 
 20 random sub-networks of OFAMobileNetV3 (by its own ``get_active_subnet(preserve_weight=True)``) and 10 ResNet-50s
 pruned at random ratios by random importance. A table learns of blocks from other networks of the same kind, drawn
-with another seed, and is scaled by three of those measured whole. Then the networks are predicted twice: with blocks of
-unseen sizes interpolated, and after each distinct block of theirs was measured. onnxruntime, CPU, batch 1, one thread;
-milliseconds are processor time of that thread, so that other processes do not count. Exit code 1 if the median error is
-above 7 % or Spearman's rank correlation below 0.95 in a row where every block is measured.
+with another seed, of one block of each kind that these lack, and is scaled by three of those measured whole. Then the
+networks are predicted twice: with blocks of unseen sizes interpolated, and after each distinct block was measured.
+onnxruntime, CPU, batch 1, one thread; milliseconds are processor time of that thread, so that other processes do not
+count. Exit code 1 if the median error is above 7 % or Spearman's rank correlation below 0.95 in a row where every block
+is measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import sys
 from collections.abc import Callable, Sequence
@@ -128,13 +130,28 @@ KINDS = {
 }
 
 
-def learn(table: LatencyTable, networks: Sequence[Blocks], keep: Callable[[], object], console: Console) -> None:
-    """Measure blocks, and say how many there are."""
+def whole_of(programs: Sequence[Program], place: Path, repeat: int, console: Console) -> list[float]:
+    """Milliseconds of each, measured in turns, or read if they were measured before."""
+    if not place.exists():
+        console.print("measuring whole networks")
+        place.write_text(json.dumps(whole_ms(programs, warmup=3, repeat=repeat)), encoding="utf-8")
+    found: list[float] = json.loads(place.read_text(encoding="utf-8"))
+    return found
+
+
+def learn(
+    table: LatencyTable,
+    networks: Sequence[Blocks],
+    keep: Callable[[], object],
+    console: Console,
+    most: int | None = None,
+) -> None:
+    """Measure blocks, at most so many of a kind, and say how many there are."""
 
     def measure(jobs: Any) -> Any:
         return time_blocks(jobs, table.threads, progress=lambda done, count: console.print(f"{done} of {count} blocks"))
 
-    table.extend(networks, measure=measure, keep=keep)
+    table.extend(networks, most=most, measure=measure, keep=keep)
 
 
 def rows_of(kind: Kind, work: Path, repeat: int, console: Console) -> list[Row]:
@@ -149,8 +166,8 @@ def rows_of(kind: Kind, work: Path, repeat: int, console: Console) -> list[Row]:
     apart, own = ([table.take_apart(p) for p in programs] for programs in (seen, unseen))
     if not table.wholes:
         learn(table, apart, keep, console)
-    console.print(f"{kind.name}: measuring whole networks")
-    whole = whole_ms([*seen[:SCALED_BY], *unseen], warmup=3, repeat=repeat)
+    learn(table, own, keep, console, most=1)
+    whole = whole_of([*seen[:SCALED_BY], *unseen], place.with_suffix(".whole.json"), repeat, console)
     for blocks, measured in zip(apart, whole[:SCALED_BY], strict=False):
         table.calibrate(blocks, measured)
     keep()
