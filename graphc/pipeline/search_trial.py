@@ -15,6 +15,7 @@ from graphc.ir.program import Program
 from graphc.measure.cost import cost
 from graphc.measure.table_file import open_table
 from graphc.pipeline.base import COSTS, Context, Pass
+from graphc.pipeline.cache import open_cache
 from graphc.pipeline.latency import milliseconds, sizes_of
 from graphc.pipeline.perform import Watch, begin, perform
 from graphc.pipeline.plan import check_data, check_opset, check_references, emit_options, plan
@@ -166,10 +167,10 @@ def start(
     made = plan(recipe.model_copy(update={"passes": [dict(spec) for spec in specs]}), folder, device)
     made = replace(made, output_dir=None)  # several processes may be in the folder at once
     states: dict[str, Program] = {}
-    context = replace(begin(made, watch), states=states)
+    context, cache = replace(begin(made, watch), states=states), open_cache(made)
     program = made.original
     for item in made.passes:
         watch("pass", item)
-        program, _ = perform(item, program, context, list(states))
+        program, _ = perform(item, program, context, list(states), cache, watch)
         states[item.title] = program
     return Start(program, context, tuple(states), wanted, estimate, WeakKeyDictionary())

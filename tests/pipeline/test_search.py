@@ -243,8 +243,8 @@ def test_table_plot_and_json(
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_samplers_and_databases(sampler: str, tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path / 'study.db'}"
-    found = search(recipe(sampler=sampler, trials=12, storage=storage), tmp_path / "out")
-    assert len(found.candidates) == 12
+    found = search(recipe(sampler=sampler, trials=6, storage=storage), tmp_path / "out")
+    assert len(found.candidates) == 6
     assert not (tmp_path / "out" / "search.journal").exists()
     with pytest.raises(GraphError, match="begun before"):
         search(recipe(sampler=sampler, storage=storage), tmp_path / "out")
@@ -270,6 +270,42 @@ def test_passes_offer_choices_by_name(tmp_path: Path) -> None:
     assert names
     assert all(set(candidate.choices) == {*names, "quantize"} for candidate in found.candidates)
     assert found.candidates[0].figures["macs"] == found.baseline["macs"]
+
+
+def elastic_batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Images and labels for an elastic network."""
+    draw = torch.Generator().manual_seed(3)
+    return [(torch.randn(8, 3, 20, 22, generator=draw), torch.randint(0, 5, (8,), generator=draw))]
+
+
+def test_an_elastic_network(tmp_path: Path) -> None:
+    asked = {"kernel": [7, 5, 3], "expand": [6, 4, 3], "depth": [3, 2, 1]}
+    made = read_recipe(
+        {
+            **RECIPE,
+            "model": {"target": "tests.passes.elastic.nets:supernet"},
+            "example_inputs": {"x": {"shape": [3, 3, 20, 22]}},
+            "data": dict.fromkeys(("eval", "calibration"), {"target": "tests.pipeline.test_search:elastic_batches"}),
+            "metric": "accuracy",
+            "passes": [{"type": "slice-elastic", "kernel": 7, "expand": 6, "depth": 3}, {"type": "recalibrate"}],
+            "search": {
+                "choices": {"slice-elastic": {option: {"each": values} for option, values in asked.items()}},
+                "constraints": {"macs": "60%"},
+                "trials": 5,
+            },
+        }
+    )
+    found = search(made, tmp_path)
+    assert len(found.candidates[0].choices) == 6 + 6 + 2
+    values = {option: sorted(asked[option], reverse=True) for option in asked}
+    assert all(value in values[name.split(".")[1]] for c in found.candidates for name, value in c.choices.items())
+    assert found.candidates[0].figures["macs"] == found.baseline["macs"]
+    assert "metric" not in found.candidates[0].figures
+    for candidate in found.pareto:
+        assert candidate.recipe is not None
+        report = graphc.compile(tmp_path / candidate.recipe).report
+        assert {name: report["after"][name] for name in candidate.figures} == candidate.figures
+        assert candidate.figures["macs"] <= 0.6 * found.baseline["macs"]
 
 
 def test_latency_is_measured(tmp_path: Path) -> None:
