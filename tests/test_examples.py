@@ -100,3 +100,24 @@ def test_a_cell_is_searched_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert found[1].startswith("Genotype(reduce=[('")
     assert report["compression_ratio"]["params"] > 3
     assert {path.name for path in tmp_path.iterdir()} >= {"darts.onnx", "darts.pt2"}
+
+
+def test_a_network_is_made_elastic_and_its_smallest_part_cut_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("sklearn", reason="pip install scikit-learn")
+    pytest.importorskip("accelerate", reason="pip install 'graphc[train]'")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    recipe = yaml.safe_load((EXAMPLES / "elastic.yaml").read_text())
+    recipe["model"]["kwargs"] = {"epochs": 1}
+    recipe["passes"][0] |= {"epochs": None, "steps": 4}
+    recipe |= {"emit": ["elastic.pt2"], "bench": None}
+    done = graphc.compile(recipe, output_dir=tmp_path)
+    assert done.report["passes"][1]["facts"]["spec"] == {
+        "kernel": {},
+        "width": {"block1": 16},
+        "depth": {"block1-2": 1},
+    }
+    shapes = {name: list(value.shape) for name, value in graphc.load(tmp_path / "elastic.pt2").tensors().items()}
+    assert shapes["block1.conv1.weight"] == [16, 32, 3, 3]
+    assert not any(name.startswith("block2") for name in shapes)
