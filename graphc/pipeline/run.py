@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +78,9 @@ def compile(
         seed, device: for passes that train or draw.
         metric: ``accuracy``, ``top-5``, ``f1``, ``perplexity``, ``cosine``, or ``package.module:callable``,
             taken on the data called ``eval`` before the first pass, after each that trains and at the end.
-        resume: go on from what an interrupted compile left in ``output_dir``: results of passes, and training
-            from its last checkpoint.
+        resume: go on from what an interrupted compile left in ``output_dir``: results of passes, checkpoints.
         cache_dir: a folder of results of passes, taken by every compile for which nothing has changed.
-        watch: called with each event: ``captured pass cached progress evaluated done emit emitted report``, and
-            ``cut off`` and ``not cached``.
+        watch: called with each event: ``captured pass cached progress evaluated done emit emitted report`` and others.
 
     Raises:
         GraphError: the model, a pass, an option or a place to write is wrong (before any long work), or a proof fails.
@@ -91,7 +90,8 @@ def compile(
         return run(plan(recipe, output_dir, device, resume, cache_dir, label(model)), watch)
     check(passes, data or {}, emit, opset_version, optimize, output_dir, metric, resume)
     original = model if isinstance(model, Program) else capture(model, args, kwargs, dynamic=dynamic)
-    made = Plan(
+    common = partial(Plan, bench=bench, seed=seed, device=device, metric=metric, resume=resume, label=label(model))
+    made = common(
         original=original,
         passes=tuple(passes),
         data={name: loader(value) for name, value in (data or {}).items()},
@@ -99,13 +99,7 @@ def compile(
         opset_version=opset_version,
         optimize=optimize,
         output_dir=Path(output_dir) if output_dir is not None else None,
-        bench=bench,
-        seed=seed,
-        device=device,
-        metric=metric,
-        resume=resume,
         cache_dir=Path(cache_dir) if cache_dir is not None else None,
-        label=label(model),
     )
     return run(made, watch)
 
