@@ -1,35 +1,33 @@
-"""Small models with something to teach, and their data: text that comes with Python, and telephone tones."""
+"""Small models with something to teach, and their data: made-up texts, and telephone tones."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Iterator
 from functools import cache
-from pydoc_data.topics import topics
 
 import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertForPreTraining, WhisperConfig, WhisperForConditionalGeneration
 
-WORDS, LENGTH = 600, 24
-"""Words of the vocabulary, and tokens of a text."""
+TOPICS, LENGTH = 12, 24
+"""What texts are about, and tokens of a text."""
 
-PADDING, UNKNOWN, CLASS, SEPARATOR, MASK = range(5)
+OFTEN = torch.tensor([0.6, 0.2, 0.1, 0.1])
+"""How often a text has each of the words of its topic."""
+
+PADDING, CLASS, SEPARATOR, MASK = range(4)
 IGNORED = -100
 """The label of a token that does not count."""
 
 Batch = dict[str, Tensor]
 
 
-@cache
-def _texts() -> Tensor:
-    """Python's own documentation as tokens ``[texts, LENGTH]``; the most frequent words are the vocabulary."""
-    words = [word for text in topics.values() for word in re.findall(r"[a-z]+|[.,:()]", text.lower())]
-    known = {word: i for i, (word, _) in enumerate(Counter(words).most_common(WORDS - MASK - 1), MASK + 1)}
-    inner = torch.tensor([known.get(word, UNKNOWN) for word in words]).unfold(0, LENGTH - 2, LENGTH - 2)
-    ends = [torch.full((len(inner), 1), token) for token in (CLASS, SEPARATOR)]
-    return torch.cat([ends[0], inner, ends[1]], 1)
+def _texts(count: int, generator: torch.Generator) -> Tensor:
+    """Made-up texts as tokens ``[count, LENGTH]``, each of the words of one topic."""
+    topics = torch.randint(TOPICS, (count, 1), generator=generator)
+    words = torch.multinomial(OFTEN.expand(count, -1), LENGTH - 2, replacement=True, generator=generator)
+    ends = [torch.full((count, 1), token) for token in (CLASS, SEPARATOR)]
+    return torch.cat([ends[0], MASK + 1 + topics * len(OFTEN) + words, ends[1]], 1)
 
 
 def _masked(texts: Tensor, generator: torch.Generator) -> Batch:
@@ -45,20 +43,18 @@ def _masked(texts: Tensor, generator: torch.Generator) -> Batch:
     }
 
 
-def text_batches(batches: int = 40, size: int = 32, seed: int = 0, held_out: bool = False) -> Iterator[Batch]:
-    """Masked texts; every tenth text is kept for evaluation."""
+def text_batches(batches: int = 40, size: int = 32, seed: int = 0) -> Iterator[Batch]:
+    """Masked texts."""
     generator = torch.Generator().manual_seed(seed)
-    texts = _texts()
-    texts = texts[torch.arange(len(texts)) % 10 == 0] if held_out else texts[torch.arange(len(texts)) % 10 != 0]
     for _ in range(batches):
-        yield _masked(texts[torch.randint(len(texts), (size,), generator=generator)], generator)
+        yield _masked(_texts(size, generator), generator)
 
 
-def bert(steps: int = 150) -> nn.Module:
+def bert(steps: int = 200) -> nn.Module:
     """A BERT of four layers, trained for a few seconds to fill in words."""
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=WORDS,
+        vocab_size=MASK + 1 + TOPICS * len(OFTEN),
         hidden_size=64,
         num_hidden_layers=4,
         num_attention_heads=4,
@@ -100,7 +96,7 @@ def _heard(digits: Tensor, generator: torch.Generator) -> Tensor:
     tones = torch.tensor(KEYPAD, dtype=torch.float32)[digits]
     phases = torch.rand(tones.shape, generator=generator)
     waves = (2 * torch.pi * (tones[..., None] * time + phases[..., None])).sin().sum(2).flatten(1)
-    waves += torch.randn(waves.shape, generator=generator) * 0.7
+    waves += torch.randn(waves.shape, generator=generator) * 0.4
     spectra = torch.stft(waves, 256, HOP, window=torch.hann_window(256), return_complex=True).abs().square()
     levels = (_bands() @ spectra[..., : TOKENS * TONE // HOP]).clamp(min=1e-10).log10()
     return (levels - levels.mean((1, 2), keepdim=True)) / 2
@@ -118,7 +114,7 @@ def tone_batches(batches: int = 40, size: int = 16, seed: int = 0) -> Iterator[B
         }
 
 
-def whisper(steps: int = 150) -> nn.Module:
+def whisper(steps: int = 300) -> nn.Module:
     """A Whisper of two and four layers, trained for a few seconds to write down dialled numbers."""
     torch.manual_seed(0)
     config = WhisperConfig(
@@ -144,10 +140,12 @@ def whisper(steps: int = 150) -> nn.Module:
 def _trained(model: nn.Module, batches: Iterator[Batch], output: str, rate: float) -> nn.Module:
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), rate)
+    warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, total_iters=50)
     for batch in batches:
         labels = batch.pop("labels")
         optimizer.zero_grad()
         nn.functional.cross_entropy(getattr(model(**batch), output).flatten(0, 1), labels.flatten()).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        warmup.step()
     return model.eval()
