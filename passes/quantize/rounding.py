@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -15,15 +15,16 @@ from ..affine import Affine, affine
 from ..calibration import Calibration
 from ..contractions import Contraction
 from ..matrices import matrix, parameter
-from ..moments import visit_in_turn
+from ..moments import visit_beside
+from .descent import descend
 from .gptq import damped, gptq
 from .grids import Grids
-from .numbers import Numbers, Rounded
+from .numbers import Rounded
 from .refit import refit
 
 Method = Literal["round-to-nearest", "mse", "gptq"]
-REFITS = 2
-"""Rounds in which GPTQ's scales of blocks are fitted to its integers."""
+REFITS = 3
+"""Rounds in which scales of blocks are fitted to GPTQ's integers, and integers to these; none makes the error grow."""
 
 
 def round_weights(
@@ -38,8 +39,8 @@ def round_weights(
     ``round-to-nearest`` takes grids from the least to the greatest entry. ``mse`` takes those that round with the
     least squared error. ``gptq`` takes those whose error, weighted by the squares of what the entries multiply, is
     least, and rounds each column so that the columns after it make good its error; scales of blocks are then fitted
-    to the integers, and the integers to these. Each layer sees inputs from layers that are rounded already. Weights
-    that ``by_inputs`` does not name are rounded by ``mse`` then.
+    to the integers, and the integers to these. Each layer sees inputs from layers that are rounded already, and makes
+    good what these have lost (``compensated``). Weights that ``by_inputs`` does not name are rounded by ``mse`` then.
 
     Args:
         program: has the weights.
@@ -56,12 +57,12 @@ def round_weights(
     tensors = program.tensors()
     found = {name: _alone(tensors[name].detach(), grid, method) for name, grid in grids.items() if name not in uses}
 
-    def visit(name: str, moments: torch.Tensor) -> torch.Tensor:
-        found[name] = _by_moments(tensors[name].detach(), uses[name][0], grids[name], moments)
+    def visit(name: str, moments: torch.Tensor, lost: torch.Tensor) -> torch.Tensor:
+        found[name] = _by_moments(tensors[name].detach(), uses[name][0], grids[name], moments, lost)
         return found[name].real()
 
     if uses:
-        visit_in_turn(program, uses, calibration or Calibration(), visit)
+        visit_beside(program, uses, calibration or Calibration(), visit)
     return {name: found[name] for name in grids}
 
 
@@ -88,47 +89,37 @@ def _alone(value: torch.Tensor, grids: Grids, method: Method) -> Rounded:
     return grids.rounded(data, numbers)
 
 
-def _by_moments(value: torch.Tensor, layer: Affine, grids: Grids, moments: torch.Tensor) -> Rounded:
+def _by_moments(value: torch.Tensor, layer: Affine, grids: Grids, moments: torch.Tensor, lost: torch.Tensor) -> Rounded:
     layout = grids.layout
-    rows = matrix(layer, value.to(torch.promote_types(value.dtype, torch.float32)))
+    rows = compensated(matrix(layer, value.to(torch.promote_types(value.dtype, torch.float32))), moments, lost)
     squares = moments.diagonal(dim1=1, dim2=2).unsqueeze(1).expand(rows.shape).to(rows.dtype)
-    data = layout.blocked(value)
+    data = layout.blocked(parameter(layer, rows, value.shape).to(value.dtype))
     numbers = grids.least_error(data, layout.blocked(parameter(layer, squares, value.shape)))
 
-    def integers(scale: torch.Tensor) -> torch.Tensor:
-        scale, zero = (
-            matrix(layer, layout.joined(v.expand(data.shape))).to(rows.dtype) for v in (scale, numbers.zero_point)
-        )
-        found = gptq(rows, moments, scale, zero, (numbers.low, numbers.high), layer.weight)
-        return layout.blocked(parameter(layer, found, value.shape))
+    def entries(of_blocks: torch.Tensor) -> torch.Tensor:
+        return matrix(layer, layout.joined(of_blocks.expand(data.shape))).to(rows.dtype)
 
-    found = integers(numbers.scale)
+    scale, zero, limits = entries(numbers.scale), entries(numbers.zero_point), (numbers.low, numbers.high)
+    found = gptq(rows, moments, scale, zero, limits, layer.weight)
     if layout.block is not None:
-        found, numbers = _refitted(rows[0], damped(moments)[0], found, numbers, integers)
-    return grids.kept(found, numbers)
+        sums = damped(moments)[0]
+        for _ in range(REFITS):
+            steps = layout.blocked(parameter(layer, found - zero, value.shape))
+            numbers = replace(numbers, scale=refit(rows[0], sums, steps, numbers.scale))
+            found = descend(rows[0], sums, found[0], entries(numbers.scale)[0], zero[0], limits).unsqueeze(0)
+    return grids.kept(layout.blocked(parameter(layer, found, value.shape)), numbers)
 
 
-def _refitted(
-    rows: torch.Tensor,
-    moments: torch.Tensor,
-    integers: torch.Tensor,
-    numbers: Numbers,
-    again: Callable[[torch.Tensor], torch.Tensor],
-) -> tuple[torch.Tensor, Numbers]:
-    """Scales fitted to the integers, and integers to these, in turns; of each row what has the least error."""
-    best = found = integers
-    scale = fitted = numbers.scale
-    zero = numbers.zero_point.to(rows.dtype)
+def compensated(rows: torch.Tensor, moments: torch.Tensor, lost: torch.Tensor) -> torch.Tensor:
+    """The matrix that gives with what its layer now reads what the given one gave before, as nearly as can be.
 
-    def error(integers: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        lost = ((integers - zero) * scale.to(rows.dtype)).flatten(1) - rows
-        return ((lost @ moments.to(rows.dtype)) * lost).sum(1)[:, None, None]
+    Least ``|W X_0 - W' X|^2``, of all ``W'``: ``W' = W + W (X_0 - X) X^T (X X^T)^-1`` (Li et al. 2025, GPTAQ: Efficient
+    Finetuning-Free Quantization for Asymmetric Calibration). Entries that are zero stay zero.
 
-    least = error(best, scale)
-    for _ in range(REFITS):
-        fitted = refit(rows, moments, found - zero, fitted)
-        found = again(fitted)
-        now = error(found, fitted)
-        best, scale = torch.where(now < least, found, best), torch.where(now < least, fitted, scale)
-        least = torch.minimum(now, least)
-    return best, replace(numbers, scale=scale)
+    Args:
+        rows: ``W``, ``[groups, rows, columns]``.
+        moments: ``X X^T``, ``[groups, columns, columns]``, in double precision.
+        lost: ``(X_0 - X) X^T``, likewise.
+    """
+    change = torch.linalg.solve(damped(moments), rows.double() @ lost, left=False)
+    return torch.where(rows == 0, 0, rows + change.to(rows.dtype))
