@@ -75,7 +75,7 @@ def _elastic(
     Raises:
         GraphError: there are none.
     """
-    space = Space(*(tuple(c for c in found if len(c.values) > 1) for found in (kernels, widths, depths)))
+    space = Space(_several(kernels), _several(widths), _several(depths))
     if space.count == 1:
         raise GraphError(
             "the program has no sub-networks of this space",
@@ -85,6 +85,10 @@ def _elastic(
             hint="ask for smaller values, or name the blocks",
         )
     return space
+
+
+def _several(choices: Iterable[C]) -> tuple[C, ...]:
+    return tuple(choice for choice in choices if len(choice.values) > 1)
 
 
 def leading(choices: Sequence[KernelChoice]) -> list[KernelChoice]:
@@ -104,11 +108,11 @@ def _kernels(net: Supernet) -> Iterable[KernelChoice]:
         inside.update({weight: (_module(weight), block.name, (weight,)) for weight in block.others})
     done: set[str] = set()
     for weight in net.kernels:
-        name, block, weights = inside.get(weight, (_module(weight), "", (weight,)))
+        name, within, weights = inside.get(weight, (_module(weight), "", (weight,)))
         if weight not in done:
             done.update(weights)
             kernels = [net.kernels[w] for w in weights]
-            yield KernelChoice(name, _legal(kernels), weights, {k.weight: k.matrices for k in kernels}, block)
+            yield KernelChoice(name, _legal(kernels), weights, {k.weight: k.matrices for k in kernels}, within)
 
 
 def _module(weight: str) -> str:

@@ -154,8 +154,8 @@ class _Reader:
         if isinstance(asked, (int, float)):
             return self._at_most(part, [(c, number(c, asked)) for c in leading], asked)
         if len(asked) != len(leading):
-            shown = [choice.name for choice in leading]
-            shown = [*shown[: MOST_NAMES - 1], "...", shown[-1]] if len(shown) > MOST_NAMES else shown
+            names_of_all = [choice.name for choice in leading]
+            shown = names_of_all[: MOST_NAMES - 1] + names_of_all[max(MOST_NAMES - 1, len(leading) - 1) :]
             raise RecipeError(
                 f"{part} is a list of {len(asked)}, and there are {len(leading)} to choose",
                 where=where,

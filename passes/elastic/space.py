@@ -216,7 +216,7 @@ class Space:
     def effective(self, spec: Spec) -> Spec:
         """The spec without what is in blocks that it leaves out: equal for equal sub-networks."""
         gone = {block for choice in self.depths for block in _skipped(choice, spec)}
-        chosen = (*self.kernels, *self.widths, *self.squeezes)
+        chosen: list[KernelChoice | WidthChoice] = [*self.kernels, *self.widths, *self.squeezes]
         inside = {c.name for c in chosen if any(_within(c.block, block) for block in gone)}
         kernel, width = ({n: v for n, v in part.items() if n not in inside} for part in (spec.kernel, spec.width))
         return Spec(kernel, width, spec.depth)
