@@ -1,0 +1,330 @@
+"""A plain network made elastic by progressive shrinking, searched for latency, beside uniform slimming. Fashion-MNIST.
+
+    python -m benchmarks.quality.fashion_mnist_shrinking [--seeds N] [--out DIR]
+
+A plain network of four convolutions is trained on images of 14 x 14. Then every method has the same number of steps
+more for each latency that is asked for: 75, 50 and 35 % of the whole network's by onnxruntime, one thread, batch 256.
+
+- elastic: most of the steps go to `progressive-shrinking` of kernels and widths, once for all latencies. Sub-networks
+  are searched by evolution on images held out of training: latency is predicted by a table and measured in the end,
+  batch norms are recalibrated. The found one has the other steps by itself.
+- uniform: `prune-filters` takes the same share of every layer, as large as the latency asks for; all steps follow.
+
+The accuracy is that on the 10,000 official test images after the last step; nothing else looks at these. What is known
+is kept in OUT/fashion_mnist_shrinking.jsonl, so an interrupted run goes on. Needs the Debian package
+dataset-fashion-mnist. Exit code 1 if a measured latency is more than 5 % from what was asked for, or if the mean
+accuracy of the elastic networks is below that of the uniform ones at one of the latencies.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from graphc.passes import Finetune, PruneFilters, Recalibrate
+from graphc.passes.elastic import Space, Spec, find_space, subnetwork
+from rich.console import Console
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+import graphc
+from benchmarks.quality.fashion import FOLDER, PACKAGE, Images, accuracy, read
+from benchmarks.quality.study import conclude, outcomes
+from graphc.measure.cost import cost
+from graphc.measure.environment import environment
+from graphc.measure.table_file import open_table, save_table
+from graphc.measure.whole import whole_ms
+from graphc.pipeline.base import Context
+
+LATENCIES = (0.75, 0.5, 0.35)
+BATCH = 256
+"""Of images whose latency is asked for."""
+NEAR = 0.05
+"""How far a latency may be from what was asked for."""
+SHRINK: Mapping[str, Any] = {"kernel": (5, 3), "width": (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25), "round_to": 8}
+COLUMNS = ["latency asked", "method", "latency", "MACs", "params", "accuracy", "lowest", "highest"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all cells have in common.
+
+    Attributes:
+        folder: has the images.
+        table: where the latency table is kept.
+        first: steps in which the whole network is trained.
+        steps: that every method has after that, for each latency.
+        own: of these, steps of a found sub-network by itself.
+        rate: the greatest learning rate.
+        images: of training.
+        held_out: images, of those for training, that choose among sub-networks.
+        population: of the evolution, each of its generations.
+    """
+
+    folder: Path
+    table: Path
+    first: int = 200
+    steps: int = 240
+    own: int = 90
+    rate: float = 2e-3
+    images: int = 30_000
+    held_out: int = 2_000
+    population: int = 12
+    generations: int = 2
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method, a latency as a share of the whole network's, and a seed."""
+
+    method: str
+    share: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Shares of latency, MACs and parameters, and accuracy."""
+
+    latency: float
+    macs: float
+    params: float
+    accuracy: float
+
+
+class Net(nn.Module):
+    """Four convolutions with batch norms, none with anything beside it; 77 k parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        sizes = [(1, 16, 5), (16, 32, 5), (32, 48, 3), (48, 64, 3)]
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, k, padding=k // 2, bias=False) for a, b, k in sizes)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(b) for _, b, _ in sizes)
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images ``[n, 1, 14, 14]`` to logits ``[n, 10]``."""
+        for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            x = F.relu(norm(conv(x)))
+            x = F.max_pool2d(x, 2) if i in (0, 2) else x
+        logits: Tensor = self.head(x.mean((2, 3)))
+        return logits
+
+
+@cache
+def images(folder: Path, kind: str, count: int | None = None) -> Images:
+    """The first images of a kind at half their size."""
+    x, y = read(folder, kind)
+    return F.avg_pool2d(x[:count], 2), y[:count]
+
+
+def data(setting: Setting) -> dict[str, Any]:
+    """Loaders: for training, and 1,024 of the same images for statistics of batch norms."""
+    x, y = images(setting.folder, "train", setting.images + setting.held_out)
+    own = TensorDataset(x[setting.held_out :], y[setting.held_out :])
+    some = x[setting.held_out : setting.held_out + 1024].split(256)
+    return {"train": lambda: DataLoader(own, 128, shuffle=True, drop_last=True), "calibration": lambda: some}
+
+
+def trained(program: graphc.Program, steps: int, seed: int, setting: Setting, *during: Any) -> graphc.Program:
+    """The program after some steps."""
+    train = Finetune(steps=steps, learning_rate=setting.rate, warmup=0.1, during=during)
+    return graphc.compile(program, passes=[train], data=data(setting), seed=seed).program
+
+
+@cache
+def whole(seed: int, setting: Setting) -> graphc.Program:
+    """The whole network, trained."""
+    torch.manual_seed(seed)
+    program = graphc.capture(Net().eval(), (torch.randn(3, 1, 14, 14),))
+    return trained(program, setting.first, seed, setting)
+
+
+@cache
+def elastic(seed: int, setting: Setting) -> graphc.Program:
+    """The network whose sub-networks are trained too."""
+    lesson = {"type": "kl", "temperature": 1.0}
+    hook = {"type": "progressive-shrinking", **SHRINK, "subnetworks": 1, "inplace_distillation": [lesson]}
+    return trained(whole(seed, setting), setting.steps - setting.own, seed, setting, hook)
+
+
+class Clock:
+    """Predicts the latency of sub-networks, in units of the whole network's.
+
+    Args:
+        program: the whole network.
+        space: of its sub-networks.
+        place: of the latency table.
+    """
+
+    def __init__(self, program: graphc.Program, space: Space, place: Path) -> None:
+        self.program, self.space, self.table = program, space, open_table(place)
+        draw = torch.Generator().manual_seed(0)
+        seen = [subnetwork(program, space, space.sample(draw)) for _ in range(16)]
+        apart = [self.table.take_apart(one, {"batch": BATCH}) for one in (program, *seen)]
+        self.table.extend(apart, most=16, keep=lambda: save_table(self.table, place))
+        told = [self.table.predict(one).ms for one in apart[-4:]]
+        found = self.measured(seen[-4:])
+        self.correction = statistics.median(share / ms for share, ms in zip(found, told, strict=True))
+
+    def measured(self, programs: Sequence[graphc.Program]) -> list[float]:
+        """What programs take, timed in turns with the whole network."""
+        first, *rest = whole_ms([self.program, *programs], {"batch": BATCH})
+        return [ms / first for ms in rest]
+
+    def __call__(self, spec: Spec) -> float:
+        """What a sub-network will take."""
+        cut = self.space.cut(spec)
+        apart = self._apart(tuple(sorted(cut.kernels.items())))
+        axes = {axis.name: axis for axis in apart.analysis.axes}
+        ms = self.table.predict(apart, {axes[name]: units for name, units in cut.units.items()}).ms
+        return ms * self.correction
+
+    @cache  # noqa: B019 - a clock lives as long as the process
+    def _apart(self, kernels: tuple[tuple[str, int], ...]) -> Any:
+        sizes = dict(kernels)
+        names = {c.name: sizes[w] for c in self.space.kernels for w in c.weights if w in sizes}
+        return self.table.take_apart(subnetwork(self.program, self.space, Spec(names)), {"batch": BATCH})
+
+
+def drawn(space: Space, clock: Clock, share: float, draw: torch.Generator, parent: Spec | None = None) -> Spec:
+    """A random sub-network of a latency, or one that differs from another in some choices."""
+    while True:
+        spec = space.sample(draw)
+        if parent is not None:
+            spec = Spec(*(_mixed(old, new, draw) for old, new in zip(_parts(parent), _parts(spec), strict=True)))
+        if abs(clock(spec) / share - 1) < NEAR / 2:
+            return spec
+
+
+def _parts(spec: Spec) -> tuple[Mapping[str, int], ...]:
+    return spec.kernel, spec.width, spec.depth
+
+
+def _mixed(old: Mapping[str, int], new: Mapping[str, int], draw: torch.Generator) -> dict[str, int]:
+    return {name: new[name] if float(torch.rand((), generator=draw)) < 0.3 else value for name, value in old.items()}
+
+
+def search(program: graphc.Program, clock: Clock, share: float, seed: int, setting: Setting) -> graphc.Program:
+    """The best sub-network of a latency, by its accuracy on images that were held out, with statistics of its own."""
+    space, draw = clock.space, torch.Generator().manual_seed(seed)
+    x, y = images(setting.folder, "train", setting.held_out)
+    scores: dict[str, tuple[float, Spec]] = {}
+    for generation in range(setting.generations):
+        best = [spec for _, spec in sorted(scores.values(), key=lambda s: -s[0])[: max(1, setting.population // 3)]]
+        for i in range(setting.population):
+            spec = drawn(space, clock, share, draw, best[i % len(best)] if generation else None)
+            if str(spec) not in scores:
+                scores[str(spec)] = accuracy(ready(program, space, spec, setting), (x, y)), spec
+    for _, spec in sorted(scores.values(), key=lambda s: -s[0]):
+        found = ready(program, space, spec, setting)
+        if abs(clock.measured([found])[0] / share - 1) <= NEAR / 2:
+            return found
+    raise SystemExit(f"of {len(scores)} sub-networks none takes {share:.0%} when it is measured")
+
+
+def ready(program: graphc.Program, space: Space, spec: Spec, setting: Setting) -> graphc.Program:
+    """A sub-network with batch norms that fit it."""
+    found = subnetwork(program, space, spec)
+    return Recalibrate().run(found, Context(found, data=data(setting)))
+
+
+def uniform(program: graphc.Program, share: float, setting: Setting) -> graphc.Program:
+    """Every layer without the same share of its filters."""
+    limits: dict[str, Any] = {"constraints": {"latency_ms": f"{share:.0%}"}, "latency_dims": {"batch": BATCH}}
+    prune = PruneFilters(ranking="local", latency_table=str(setting.table), **limits)
+    return graphc.compile(program, passes=[prune]).program
+
+
+@cache
+def clock_of(setting: Setting) -> Clock:
+    """Latency does not depend on what weights are."""
+    torch.manual_seed(0)
+    program = graphc.capture(Net().eval(), (torch.randn(3, 1, 14, 14),))
+    return Clock(program, find_space(program, **SHRINK), setting.table)
+
+
+def run(cell: Cell, setting: Setting) -> Outcome:
+    """Make the network of a latency, train it, look at it."""
+    torch.set_num_threads(1)
+    first, clock = whole(cell.seed, setting), clock_of(setting)
+    if cell.method == "uniform":
+        small = trained(uniform(first, cell.share, setting), setting.steps, cell.seed, setting)
+    else:
+        found = search(elastic(cell.seed, setting), clock, cell.share, cell.seed, setting)
+        small = trained(found, setting.own, cell.seed, setting) if setting.own else found
+    now, before = cost(small), cost(first)
+    right = accuracy(small, images(setting.folder, "t10k"))
+    return Outcome(clock.measured([small])[0], now.macs / before.macs, now.params / before.params, right)
+
+
+def rows_of(known: Mapping[Cell, Outcome]) -> list[list[str]]:
+    """Means over seeds, by latency and method."""
+    rows = []
+    for share, method in dict.fromkeys((cell.share, cell.method) for cell in known):
+        found = [o for c, o in known.items() if (c.share, c.method) == (share, method)]
+        means = [statistics.fmean(getattr(o, name) for o in found) for name in ("latency", "macs", "params")]
+        right = [o.accuracy for o in found]
+        shown = [f"{v:.2%}" for v in (statistics.fmean(right), min(right), max(right))]
+        rows.append([f"{share:.0%}", method, *(f"{mean:.1%}" for mean in means), *shown])
+    return rows
+
+
+def claims_of(known: Mapping[Cell, Outcome]) -> dict[str, bool]:
+    """Every latency is as asked for, and elastic networks are as accurate."""
+
+    def mean(method: str, share: float) -> float:
+        return statistics.fmean(o.accuracy for c, o in known.items() if (c.method, c.share) == (method, share))
+
+    near = all(abs(o.latency / c.share - 1) <= NEAR for c, o in known.items() if c.method == "elastic")
+    claims = {f"the elastic networks' latencies are within {NEAR:.0%} of what was asked for": near}
+    for share in LATENCIES:
+        claims[f"at {share:.0%} the elastic network is at least as accurate as the uniform one, in the mean"] = mean(
+            "elastic", share
+        ) >= mean("uniform", share)
+    return claims
+
+
+def cells(seeds: int) -> Iterator[Cell]:
+    """All of a seed one after the other."""
+    for seed in range(seeds):
+        for share in LATENCIES:
+            yield from (Cell(method, share, seed) for method in ("elastic", "uniform"))
+
+
+def main(setting: Setting, options: Namespace) -> int:
+    """The command."""
+    console = Console()
+    file = options.out / "fashion_mnist_shrinking.jsonl"
+    work = partial(run, setting=setting)
+    known = outcomes(list(cells(options.seeds)), work, (Cell, Outcome), file, 1, console)
+    here = environment()
+    shown = {key: value for key, value in vars(setting).items() if key not in ("folder", "table")}
+    notes = [
+        f"{here['cpu']}, {here['platform']}, torch {here['versions']['torch']}, onnxruntime "
+        f"{here['versions']['onnxruntime']}, 1 thread, batch {BATCH}; {options.seeds} seeds; "
+        "`python -m benchmarks.quality.fashion_mnist_shrinking`",
+        ", ".join(f"{key} {value}" for key, value in shown.items()),
+        "latencies are medians of processor time, in turns with the whole network",
+    ]
+    return conclude("fashion_mnist_shrinking", COLUMNS, rows_of(known), notes, claims_of(known), options.out, console)
+
+
+if __name__ == "__main__":
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--data", type=Path, default=FOLDER, help="folder of the four .gz files")
+    parser.add_argument("--out", type=Path, default=Path("quality"))
+    given = parser.parse_args()
+    if not (given.data / "train-images-idx3-ubyte.gz").exists():
+        parser.error(f"the data is not in {given.data}: {PACKAGE}")
+    given.out.mkdir(parents=True, exist_ok=True)
+    sys.exit(main(Setting(given.data, given.out / "fashion_mnist_shrinking.table.json"), given))
