@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -16,15 +16,14 @@ from ..calibration import Calibration
 from ..contractions import Contraction
 from ..matrices import matrix, parameter
 from ..moments import visit_beside
-from .descent import descend
 from .gptq import damped, gptq
 from .grids import Grids
-from .numbers import Rounded
+from .numbers import Numbers, Rounded
 from .refit import refit
 
 Method = Literal["round-to-nearest", "mse", "gptq"]
-REFITS = 3
-"""Rounds in which scales of blocks are fitted to GPTQ's integers, and integers to these; none makes the error grow."""
+REFITS = 2
+"""Rounds in which GPTQ's scales of blocks are fitted to its integers."""
 
 
 def round_weights(
@@ -96,18 +95,17 @@ def _by_moments(value: torch.Tensor, layer: Affine, grids: Grids, moments: torch
     data = layout.blocked(parameter(layer, rows, value.shape).to(value.dtype))
     numbers = grids.least_error(data, layout.blocked(parameter(layer, squares, value.shape)))
 
-    def entries(of_blocks: torch.Tensor) -> torch.Tensor:
-        return matrix(layer, layout.joined(of_blocks.expand(data.shape))).to(rows.dtype)
+    def integers(scale: torch.Tensor) -> torch.Tensor:
+        scale, zero = (
+            matrix(layer, layout.joined(v.expand(data.shape))).to(rows.dtype) for v in (scale, numbers.zero_point)
+        )
+        found = gptq(rows, moments, scale, zero, (numbers.low, numbers.high), layer.weight)
+        return layout.blocked(parameter(layer, found, value.shape))
 
-    scale, zero, limits = entries(numbers.scale), entries(numbers.zero_point), (numbers.low, numbers.high)
-    found = gptq(rows, moments, scale, zero, limits, layer.weight)
+    found = integers(numbers.scale)
     if layout.block is not None:
-        sums = damped(moments)[0]
-        for _ in range(REFITS):
-            steps = layout.blocked(parameter(layer, found - zero, value.shape))
-            numbers = replace(numbers, scale=refit(rows[0], sums, steps, numbers.scale))
-            found = descend(rows[0], sums, found[0], entries(numbers.scale)[0], zero[0], limits).unsqueeze(0)
-    return grids.kept(layout.blocked(parameter(layer, found, value.shape)), numbers)
+        found, numbers = _refitted(rows[0], damped(moments)[0], found, numbers, integers)
+    return grids.kept(found, numbers)
 
 
 def compensated(rows: torch.Tensor, moments: torch.Tensor, lost: torch.Tensor) -> torch.Tensor:
@@ -123,3 +121,29 @@ def compensated(rows: torch.Tensor, moments: torch.Tensor, lost: torch.Tensor) -
     """
     change = torch.linalg.solve(damped(moments), rows.double() @ lost, left=False)
     return torch.where(rows == 0, 0, rows + change.to(rows.dtype))
+
+
+def _refitted(
+    rows: torch.Tensor,
+    moments: torch.Tensor,
+    integers: torch.Tensor,
+    numbers: Numbers,
+    again: Callable[[torch.Tensor], torch.Tensor],
+) -> tuple[torch.Tensor, Numbers]:
+    """Scales fitted to the integers, and integers to these, in turns; of each row what has the least error."""
+    best = found = integers
+    scale = fitted = numbers.scale
+    zero = numbers.zero_point.to(rows.dtype)
+
+    def error(integers: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        lost = ((integers - zero) * scale.to(rows.dtype)).flatten(1) - rows
+        return ((lost @ moments.to(rows.dtype)) * lost).sum(1)[:, None, None]
+
+    least = error(best, scale)
+    for _ in range(REFITS):
+        fitted = refit(rows, moments, found - zero, fitted)
+        found = again(fitted)
+        now = error(found, fitted)
+        best, scale = torch.where(now < least, found, best), torch.where(now < least, fitted, scale)
+        least = torch.minimum(now, least)
+    return best, replace(numbers, scale=scale)
