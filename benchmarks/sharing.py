@@ -32,7 +32,7 @@ from benchmarks.quality.study import conclude
 from graphc.measure.environment import environment
 
 SEED = 0
-OVERHEAD = 2000
+OVERHEAD = 600
 """Bytes that a file may have with each tensor besides its values: its name, an op, and what is said of both."""
 TOLERANCE = 1e-4
 """Greatest difference from the program's output, relative to its greatest entry."""

@@ -61,10 +61,10 @@ class BindInput(Pass):
         if not isinstance(given, dict):
             value: Value = given
             return value
-        value = call_target(given["target"], given.get("kwargs", {}), f"inputs.{name} of {self.title}")
-        if isinstance(value, (bool, int, float, list, torch.Tensor)):
-            return value
-        why = f"it gave a {type(value).__name__}"
+        found: Any = call_target(given["target"], given.get("kwargs", {}), f"inputs.{name} of {self.title}")
+        if isinstance(found, (bool, int, float, list, torch.Tensor)):
+            return found
+        why = f"it gave a {type(found).__name__}"
         raise RecipeError(f"{given['target']!r} gives no constant", where=f"pass {self.title}", why=why)
 
     def run(self, program: Program, context: Context) -> Program:

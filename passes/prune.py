@@ -216,7 +216,7 @@ class PruneAxes(Scored):
                 program = watch.meet(allowed[LATENCY], program, ranking, sized)
             name = f"{self.title}-{step}"
             for stage in self.stages():
-                program = apply(stage, program, _within(context, name), [f"step {step} of {self.title}"])
+                program = apply(stage, program, _within(context, name), done=[f"step {step} of {self.title}"])
             if self.iterative_steps > 1:
                 context.progress(step, self.iterative_steps, self.title)
         return program

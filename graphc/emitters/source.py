@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 import math
 import operator
 from pathlib import Path
+from typing import NoReturn
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
@@ -83,9 +85,9 @@ def _check_declarations(function: ast.FunctionDef, path: Path) -> None:
     if ast.unparse(function.args) != "self" or ast.unparse(function.body[0]) != "super().__init__()":
         _refuse(function, path)
     for node in function.body[1:]:
-        call = node.value if isinstance(node, ast.Expr) else None
         if isinstance(node, ast.Pass):
             continue
+        call = node.value if isinstance(node, ast.Expr) else None
         if not isinstance(call, ast.Call) or ast.unparse(call.func) not in ("self.parameter", "self.buffer"):
             _refuse(node, path)
         values = [*call.args, *(word.value for word in call.keywords)]
@@ -155,7 +157,7 @@ def _of_torch(value: ast.expr) -> bool:
     return plain and isinstance(getattr(torch, ast.unparse(value).partition(".")[2], None), PLAIN)
 
 
-def _refuse(node: ast.AST, path: Path) -> None:
+def _refuse(node: ast.AST, path: Path) -> NoReturn:
     line = getattr(node, "lineno", 0)
     refuse(
         path,

@@ -27,8 +27,8 @@ LOOKUPS = {
 def absorb(program: Program, constants: Collection[str]) -> Program:
     """Add constants to tables (of words, of positions) or biases, wherever a sum has both.
 
-    Of several the one with the fewest entries takes the constant: the table of positions, in BERT. A tensor that is read
-    elsewhere or has other names takes none; a constant that finds no place is still added.
+    Of several the one with the fewest entries takes the constant: the table of positions, in BERT. A tensor that is
+    read elsewhere or has other names takes none; a constant that finds no place is still added.
 
     Args:
         program: is left as it is.
@@ -95,7 +95,7 @@ def _terms(node: Node) -> Iterator[Node]:
 
 def _tensors(program: Program, term: Node) -> Iterator[str]:
     """The tensor of which every last dim of a term has a row as a summand, if nothing else reads the term or it."""
-    place = LOOKUPS.get(term.target)
+    place = LOOKUPS.get(term.target)  # type: ignore[call-overload] # any target may be asked for
     source = term
     if place is not None:
         source = term.args[place] if len(term.args) > place else None  # type: ignore[assignment]

@@ -105,7 +105,9 @@ def inputs_of(
     sizes = {dim: own[s.name].shape[i] for s in part.inputs for i, dim in enumerate(s.shape) if isinstance(dim, str)}
     device = next(v.device for v in own.values() if isinstance(v, torch.Tensor))
     constants = {
-        one.spec.name: one.value.to(device).expand([sizes.get(dim, dim) for dim in one.spec.shape])
+        one.spec.name: one.value.to(device).expand(
+            [sizes.get(dim, dim) if isinstance(dim, str) else dim for dim in one.spec.shape]
+        )
         for one in part.bound
     }
     leaves, tree = pytree.tree_flatten((whole.args, dict(whole.kwargs)))

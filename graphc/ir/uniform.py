@@ -211,7 +211,7 @@ def _small(program: Program, node: Node, known: Mapping[Node, Small]) -> Small |
 
 def _of_one_shape(parts: Sequence[torch.Tensor], dim: int = 0) -> list[torch.Tensor]:
     """Parts that are to be joined along a dim, as large as each other in all others."""
-    others = torch.broadcast_shapes(*(part.select(dim, 0).unsqueeze(dim).shape for part in parts))
+    others = torch.broadcast_shapes(*(part.select(dim, 0).unsqueeze(dim).shape for part in parts))  # type: ignore[no-untyped-call] # torch has no types for it
     return [
         part.expand([part.shape[dim] if i == dim % part.dim() else n for i, n in enumerate(others)]) for part in parts
     ]
@@ -266,7 +266,7 @@ def _dims(node: Node, position: int) -> Iterable[int]:
     """The dims that an op is given; all if it is given none."""
     given: Any = node.args[position] if len(node.args) > position else None
     dims = [given] if isinstance(given, int) else given
-    return dims or range(node.args[0].meta["val"].dim())
+    return dims or range(node.all_input_nodes[0].meta["val"].dim())
 
 
 def _is_tensor(node: Node) -> bool:

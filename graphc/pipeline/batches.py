@@ -74,14 +74,18 @@ def batches(program: Program, loader: Iterable[Any], samples: int | None = None)
     for given in loader:
         batch = fed(program, given, device)
         if samples is not None and seen + batch.size > samples:
-            left = samples - seen
-            batch = batch.of(lambda value: value[:left], left)
+            batch = _first(batch, samples - seen)
         yield batch
         seen += batch.size
         if samples is not None and seen >= samples:
             return
     if not seen:
         raise RecipeError("the data is empty", where="data", hint="a loader must give at least one batch each time")
+
+
+def _first(batch: Batch, count: int) -> Batch:
+    """So many samples of a batch."""
+    return batch.of(lambda value: value[:count], count)
 
 
 def fed(program: Program, given: Any, device: torch.device | str = "cpu", labels: str | None = None) -> Batch:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from enum import Enum
 from itertools import islice
@@ -178,9 +178,10 @@ def data_mark(data: Callable[[], Iterable[Any]], whole: bool) -> Mark:
 
 def content_of(batches: Iterable[Any]) -> str | None:
     """A hash of all batches; None if they are too many, or hold what cannot be hashed."""
-    size, words = 0, []
+    size = 0
+    words: list[str] = []
     with undisturbed():
-        count = len(batches) if hasattr(batches, "__len__") else 0
+        count = len(batches) if isinstance(batches, Sized) else 0
         for batch in batches:
             found: list[str] = []
             tensors: list[torch.Tensor] = []

@@ -64,7 +64,9 @@ def search(
     space = _space(recipe, options, begun)
     study: Study = studies.Study(opened, space, options.heartbeat, objectives)
     baseline = study.baseline(begun.baseline)
-    limits = {k: amount(k, value, baseline[k], "search.constraints") for k, value in options.constraints.items()}
+    limits: dict[str, float] = {
+        k: amount(k, value, baseline[k], "search.constraints") for k, value in options.constraints.items()
+    }
 
     def take(params: Params) -> Outcome:
         try:
@@ -151,7 +153,7 @@ def _space(recipe: Recipe, options: Search, begun: Start | None) -> SearchSpace:
 
 def _name(recipe: Recipe) -> str:
     """The same for the same search, of which there may be more trials."""
-    left_out = {"emit": True, "search": {"trials", "storage", "heartbeat"}}
+    left_out: dict[str, Any] = {"emit": True, "search": {"trials", "storage", "heartbeat"}}
     text = json.dumps(recipe.model_dump(mode="json", exclude=left_out), sort_keys=True)
     return f"graphc-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 

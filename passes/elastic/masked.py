@@ -141,7 +141,8 @@ def unmasked(program: Program) -> Program:
     def edit(graph: Graph) -> None:
         for node in list(graph.nodes):
             end, state, value = WHERE.get(node.target, ("", 0, 0))
-            if end and isinstance(node.args[state], Node) and str(node.args[state].target).endswith(end):
-                node.replace_all_uses_with(node.args[value])
+            buffer, through = (node.args[state], node.args[value]) if end else (None, None)
+            if isinstance(buffer, Node) and isinstance(through, Node) and str(buffer.target).endswith(end):
+                node.replace_all_uses_with(through)
 
     return rebuild(program, edit)

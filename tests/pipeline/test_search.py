@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from graphc.passes import Recalibrate
 
 import graphc
 from graphc.errors import GraphError
@@ -20,7 +21,7 @@ from graphc.pipeline.recipe import Recipe, read_recipe, recipe_schema
 from graphc.pipeline.search import search
 from graphc.pipeline.search_result import Found, front
 from graphc.pipeline.search_space import read_space
-from graphc.pipeline.search_trial import Start
+from graphc.pipeline.search_trial import Start, check_candidate
 from tests.pipeline.test_sensitivity import accuracy_of, network
 
 pytest.importorskip("optuna", reason="pip install 'graphc[search]'")
@@ -272,6 +273,31 @@ def test_passes_offer_choices_by_name(tmp_path: Path) -> None:
     assert found.candidates[0].figures["macs"] == found.baseline["macs"]
 
 
+def test_what_is_above_a_limit_is_dropped_before_passes_that_cannot_help_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, calls = Recalibrate.run, []
+    monkeypatch.setattr(Recalibrate, "run", lambda self, *rest: (calls.append(rest), run(self, *rest))[1])
+    passes = [{"type": "prune-filters"}, {"type": "recalibrate"}]
+    choices = {"prune-filters": {"pruning_ratio": [0.05, 0.1, 0.5, 0.6]}}
+    found = search(
+        read_recipe({**RECIPE, "passes": passes, "search": {"choices": choices, "constraints": {"macs": "60%"}}}),
+        tmp_path,
+    )
+    within = [candidate for candidate in found.candidates if candidate.fits]
+    assert len(found.candidates) == 4
+    assert 0 < len(within) == len(calls) < 4
+
+
+def test_the_example_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    made = read_recipe(ROOT / "examples" / "search.yaml")
+    assert made.search is not None
+    space = read_space(made.passes, made.search.choices)
+    assert space.count == 11 * 3 * 3
+    assert all(check_candidate(made, space.passes(params)) for _, params in space.variants())
+
+
 def elastic_batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Images and labels for an elastic network."""
     draw = torch.Generator().manual_seed(3)
@@ -285,7 +311,7 @@ def test_an_elastic_network(tmp_path: Path) -> None:
             **RECIPE,
             "model": {"target": "tests.passes.elastic.nets:supernet"},
             "example_inputs": {"x": {"shape": [3, 3, 20, 22]}},
-            "data": dict.fromkeys(("eval", "calibration"), {"target": "tests.pipeline.test_search:elastic_batches"}),
+            "data": {key: {"target": "tests.pipeline.test_search:elastic_batches"} for key in ("eval", "calibration")},
             "metric": "accuracy",
             "passes": [{"type": "slice-elastic", "kernel": 7, "expand": 6, "depth": 3}, {"type": "recalibrate"}],
             "search": {
