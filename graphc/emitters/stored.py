@@ -135,7 +135,8 @@ def _taken(word: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> torc
 def _placeholder(name: str, original: Program) -> Node:
     for node in original.graph.nodes:
         if node.op == "placeholder" and node.target == name:
-            return node
+            found: Node = node
+            return found
     raise WordError("an input is none of the captured program", where=name)
 
 

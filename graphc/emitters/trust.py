@@ -61,8 +61,9 @@ def is_op(target: str) -> bool:
         if names[2] == "higher_order":
             return names[3] in HIGHER_ORDER
         packet = getattr(getattr(torch.ops, names[2], None), names[3], None)
-        known = isinstance(packet, torch._ops.OpOverloadPacket) and names[3] not in FILES
-        return known and (len(names) == 4 or names[4] in packet.overloads())
+        if not isinstance(packet, torch._ops.OpOverloadPacket) or names[3] in FILES:
+            return False
+        return len(names) == 4 or names[4] in packet.overloads()  # type: ignore[no-untyped-call] # torch has no types for it
     if len(names) != 2 or names[1].startswith("_"):
         return False
     if names[0] == "torch":

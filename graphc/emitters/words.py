@@ -65,7 +65,7 @@ def meant(value: Any, nodes: Mapping[str, Node]) -> Any:
         raise WordError("this is no word", where=repr(value)[:80])
     if set(value) == {"torch", "as"}:
         return _of_torch(value)
-    ((kind, said),) = value.items() if len(value) == 1 else ((None, None),)
+    ((kind, said),) = value.items() if len(value) == 1 else (("", ""),)
     if kind == "node":
         return nodes[said]
     if kind == "float":

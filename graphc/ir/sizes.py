@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -26,8 +26,9 @@ class Sizes:
         self.nodes: dict[str, Node] = {}
         mine = {place[1]: symbol for symbol, place in _places(graph) if place[0] is without}
         for user in list(without.users):
-            if user.target is SIZE and mine.get(int(user.args[1])) in self.places:  # type: ignore[arg-type]
-                user.args = self.places[mine[int(user.args[1])]]  # type: ignore[arg-type]
+            symbol = mine.get(int(user.args[1]), "") if user.target is SIZE else ""  # type: ignore[arg-type] # a dim
+            if symbol in self.places:
+                user.args = self.places[symbol]
 
     def of(self, shape: Iterable[Any]) -> list[int | Node] | None:
         """The sizes of a shape as arguments of an op; None if one is not a size of an input."""
@@ -51,6 +52,7 @@ def _places(graph: Graph) -> Iterator[tuple[str, tuple[Node, int]]]:
     for node in graph.nodes:
         value = node.meta.get("val")
         if node.op == "placeholder" and isinstance(value, torch.Tensor):
-            for i, size in enumerate(value.shape):
-                if type(size) is not int:
+            sizes: Sequence[Any] = value.shape
+            for i, size in enumerate(sizes):
+                if isinstance(size, torch.SymInt):
                     yield str(size.node.expr), (node, i)

@@ -147,7 +147,7 @@ def _use(constant: Node, node: Node, small: torch.Tensor, users: Mapping[Node, b
 
 def _first(sizes: Sizes) -> Node:
     """The first node after the inputs and the sizes that are read off them before everything else."""
-    node = sizes.last.next
+    node: Node = sizes.last.next
     while node in sizes.nodes.values():
         node = node.next
     return node
@@ -202,7 +202,8 @@ def _small(program: Program, node: Node, known: Mapping[Node, Small]) -> Small |
         return None
     args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
     if node.target is aten.cat.default:
-        args = (_of_one_shape(args[0], *args[1:]), *args[1:])
+        parts, *dim = (list(args[0]), *args[1:])  # type: ignore[arg-type] # tensors
+        args = (_of_one_shape(parts, *dim), *dim)  # type: ignore[arg-type] # a number
     with torch.no_grad():
         value = node.target(*args, **kwargs)  # type: ignore[operator] # a function: the graph has no other calls
     learned = value.is_floating_point() and any(o.learned for o in operands.values() if o is not None)

@@ -274,7 +274,8 @@ def open_study(
     if names and name not in names and options.storage is None:
         hint = "give another folder (-o)"
         raise GraphError("the study that is there is one of another recipe", where=place, hint=hint)
-    directions = ["maximize" if up else "minimize" for up in objectives.values()]
+    ways = optuna.study.StudyDirection
+    directions = [ways.MAXIMIZE if up else ways.MINIMIZE for up in objectives.values()]
     return optuna.create_study(
         storage=storage, study_name=name, load_if_exists=True, directions=directions, sampler=Sampler(options, seed)
     )
