@@ -30,7 +30,7 @@ def keep_real(module: GraphModule) -> None:
         if places is None or not _is_real(module, read(node, places[1])):
             continue
         data = read(node, places[0])
-        if (node.target in GEMM and data.meta["val"].dim() != 2) or not _is_dequantised(data):
+        if not _is_dequantised(data) or (node.target in GEMM and data.meta["val"].dim() != 2):
             continue
         with module.graph.inserting_before(node):
             node.update_arg(places[0], made_near(module.graph, node, aten.clamp.default, data, -FURTHEST, FURTHEST))

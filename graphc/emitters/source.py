@@ -127,7 +127,7 @@ def _check_value(value: ast.expr, path: Path) -> None:
                 _refuse(node, path)
             left.append(node.value)
             continue
-        if not isinstance(node, PARTS) or (isinstance(node, ast.Name) and node.id.startswith("__")):
+        if not isinstance(node, PARTS) or (isinstance(node, ast.Name) and re.fullmatch(r"__\w+__", node.id)):
             _refuse(node, path)
         left += ast.iter_child_nodes(node)
 

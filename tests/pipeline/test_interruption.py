@@ -32,6 +32,8 @@ def in_a_process(work: Callable[[], None]) -> int:
     """What a forked process ends with: a signal, negative, or an exit code."""
     child = os.fork()
     if child == 0:
+        signal.alarm(60)  # a fork of a process with threads may hang: then it fails
+        torch.set_num_threads(1)  # those of torch are not there in it
         try:
             work()
         finally:
@@ -156,6 +158,8 @@ def test_two_compiles_in_one_folder(tmp_path: Path) -> None:
 
     child = os.fork()
     if child == 0:
+        signal.alarm(60)  # a fork of a process with threads may hang: then it fails
+        torch.set_num_threads(1)  # those of torch are not there in it
         try:
             hold()
         finally:
