@@ -25,8 +25,8 @@ _held: set[Path] = set()
 def locked(folder: Path) -> Iterator[bool]:
     """Hold a folder until the block ends; True if a compile that held it before was cut off.
 
-    The file stays where it is: what counts is the lock on it, which no process holds after its end. So the file
-    that a killed compile left is recognised at once.
+    The file stays where it is unless nothing else came into the folder: what counts is the lock on it, which no
+    process holds after its end. So the file that a killed compile left is recognised at once.
 
     Raises:
         GraphError: another compile is in the folder; says which.
@@ -36,7 +36,7 @@ def locked(folder: Path) -> Iterator[bool]:
     check_free(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
-        if not _try(file):
+        if not _try(file) or not _is_there(file, path):
             raise _taken(folder)
         _held.add(folder)
         try:
@@ -47,6 +47,8 @@ def locked(folder: Path) -> Iterator[bool]:
             _write(file, None)
         finally:
             _held.discard(folder)
+            if sys.platform != "win32" and [p.name for p in folder.iterdir()] == [NAME]:
+                path.unlink()
 
 
 @contextmanager
@@ -96,6 +98,11 @@ def _try(file: IO[str]) -> bool:
     except (BlockingIOError, PermissionError):
         return False
     return True
+
+
+def _is_there(file: IO[str], path: Path) -> bool:
+    """Is the file that was locked still the one in the folder, and not removed by who held it until now?"""
+    return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
 
 
 def _taken(folder: Path) -> GraphError:

@@ -13,9 +13,7 @@ import torch
 from graphc.errors import RecipeError
 from graphc.ir.program import Program
 from graphc.pipeline.batches import Batch, fed
-
-SEEDS = 2**32
-"""How many numpy has."""
+from graphc.pipeline.seeds import seed_all
 
 EPOCH = 7919
 """How far the seeds of two epochs are apart."""
@@ -81,13 +79,6 @@ class Feed:
             raise RecipeError(what, where="data", hint="make batches larger, or drop the last one (drop_last)")
         rows = torch.arange(batch.size).tensor_split(self.world)[self.rank].to(self.device)
         return batch.of(lambda value: value.index_select(0, rows), len(rows))
-
-
-def seed_all(seed: int) -> None:
-    """Seed torch, numpy and random."""
-    torch.manual_seed(seed)
-    np.random.seed(seed % SEEDS)
-    random.seed(seed)
 
 
 class Endless:

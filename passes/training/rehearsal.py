@@ -10,8 +10,9 @@ from torch.nn import Parameter
 
 from graphc.errors import GraphError, RecipeError
 from graphc.pipeline.batches import Batch
+from graphc.pipeline.seeds import seed_all
 
-from .feed import Feed, seed_all
+from .feed import Feed
 from .stage import Stage
 from .teacher import Teach
 

@@ -28,8 +28,8 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are f
 PASSES = PruneFilters(pruning_ratio=0.5), Sparsify(sparsity=0.5)
 
 
-def in_a_process(work: Callable[[], None]) -> int:
-    """What a forked process ends with: a signal, negative, or an exit code."""
+def forked(work: Callable[[], None], code: int) -> int:
+    """The pid of a process that does this, and ends with a code if it is not killed before."""
     child = os.fork()
     if child == 0:
         signal.alarm(60)  # a fork of a process with threads may hang: then it fails
@@ -37,8 +37,13 @@ def in_a_process(work: Callable[[], None]) -> int:
         try:
             work()
         finally:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            os._exit(code)
+    return child
+
+
+def in_a_process(work: Callable[[], None]) -> int:
+    """What a forked process ends with: a signal, negative, or an exit code."""
+    return os.waitstatus_to_exitcode(os.waitpid(forked(work, 1), 0)[1])
 
 
 def die(*_: Any) -> None:
@@ -156,14 +161,7 @@ def test_two_compiles_in_one_folder(tmp_path: Path) -> None:
             os.write(ready[1], b"x")
             os.read(done[0], 1)
 
-    child = os.fork()
-    if child == 0:
-        signal.alarm(60)  # a fork of a process with threads may hang: then it fails
-        torch.set_num_threads(1)  # those of torch are not there in it
-        try:
-            hold()
-        finally:
-            os._exit(0)
+    child = forked(hold, 0)
     os.read(ready[0], 1)
     try:
         with pytest.raises(GraphError, match="another compile") as caught:
