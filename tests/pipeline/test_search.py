@@ -304,9 +304,6 @@ def elastic_batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
     return [(torch.randn(8, 3, 20, 22, generator=draw), torch.randint(0, 5, (8,), generator=draw))]
 
 
-@pytest.mark.skip(
-    reason="fails after other tests of this file: the recipe then gives another accuracy; the cause is not known"
-)
 def test_an_elastic_network(tmp_path: Path) -> None:
     asked = {"kernel": [7, 5, 3], "expand": [6, 4, 3], "depth": [3, 2, 1]}
     made = read_recipe(

@@ -34,7 +34,7 @@ class Elastic(nn.Module):
         self.down, self.down_norm = nn.Conv2d(hidden, out, 1, bias=False), nn.BatchNorm2d(out)
         if matrices:
             for size in range(kernel - 2, 1, -2):
-                self.register_parameter(f"to{size}", nn.Parameter(torch.empty(size**2, size**2)))
+                self.register_parameter(f"to{size}", nn.Parameter(torch.zeros(size**2, size**2)))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.up_norm(self.up(x)).relu()
