@@ -92,13 +92,15 @@ def build(name: str) -> torch.nn.Module:
         from torchvision.models import get_model
 
         model = get_model(name, **({"init_weights": True} if name in ("inception_v3", "googlenet") else {}))
+    model.eval()
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             if "layer_scale" in key or key.endswith("gamma"):
                 parameter.fill_(0.5)
         for norm in (m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)):
             norm.momentum = None  # the average of all batches that there were: of one
-        model.train()(torch.randn(8, 3, PIXELS, PIXELS))
+            norm.train()
+        model(torch.randn(8, 3, PIXELS, PIXELS))
         return model.eval()
 
 
