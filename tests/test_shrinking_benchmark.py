@@ -1,49 +1,40 @@
-"""A small slice of the benchmark of progressive shrinking: random images, multiply-accumulates for latency."""
+"""A small slice of the benchmark of progressive shrinking: random images, and latency as the table says."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
-from graphc.passes.elastic import Space, Spec, find_space, subnetwork
+from graphc.passes.elastic import find_space
 
 import graphc
 from benchmarks.quality import fashion_mnist_shrinking as shrinking
 from benchmarks.quality.fashion import Images
 from benchmarks.quality.fashion_mnist_shrinking import NEAR, SHRINK, Cell, Outcome, Setting
-from graphc.measure.cost import cost
 
 
-class ByMacs:
-    """Takes multiply-accumulates for latency."""
-
-    def __init__(self, program: graphc.Program, space: Space) -> None:
-        self.program, self.space = program, space
-
-    def __call__(self, spec: Spec) -> float:
-        return self.measured([subnetwork(self.program, self.space, spec)])[0]
-
-    def measured(self, programs: Sequence[graphc.Program]) -> list[float]:
-        return [cost(one).macs / cost(self.program).macs for one in programs]
-
-
-def test_a_sub_network_of_half_the_latency_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("accelerate", reason="training needs the extra `train`")
+def test_a_sub_network_of_a_latency_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for module, extra in (("accelerate", "train"), ("optuna", "search")):
+        pytest.importorskip(module, reason=f"pip install 'graphc[{extra}]'")
 
     def images(folder: Path, kind: str, count: int | None = None) -> Images:
         draw = torch.Generator().manual_seed(0)
         return torch.randn(count or 8, 1, 14, 14, generator=draw), torch.arange(count or 8) % 10
 
-    monkeypatch.setattr(shrinking, "images", images)
-    setting = Setting(Path(), Path(), first=1, steps=2, own=1, images=256, held_out=8, population=2)
-    program = shrinking.elastic(0, setting)
-    space = find_space(program, **SHRINK)
-    assert space.count == 1120
-    clock = ByMacs(program, space)
-    found = shrinking.search(program, clock, 0.5, 0, setting)  # type: ignore[arg-type] # it is used alike
-    assert clock.measured([found])[0] == pytest.approx(0.5, rel=NEAR)
+    asked: list[graphc.Program] = []
+    monkeypatch.setattr(shrinking, "half", images)
+    monkeypatch.setattr(shrinking, "BATCH", 2)
+    monkeypatch.setattr(shrinking, "measured", lambda program, first: (asked.append(program), 0.6)[1])
+    setting = Setting(tmp_path, tmp_path / "table.json", first=1, steps=2, own=1, images=300, held_out=8, trials=24)
+    assert find_space(shrinking.elastic(0, setting), **SHRINK).count == 1120
+    found = shrinking.searched(Cell("elastic", 0.6, 0), setting)
+    assert asked == [found]
+    first, own = (
+        shrinking.table(setting).predict(shrinking.table(setting).take_apart(one, {"batch": 2})).ms
+        for one in (shrinking.whole(0, setting), found)
+    )
+    assert (1 - NEAR) * 0.6 <= own / first <= 0.6
 
 
 def test_what_is_claimed_can_be_false() -> None:

@@ -6,8 +6,8 @@ A plain network of four convolutions is trained on images of 14 x 14. Then every
 more for each latency that is asked for: 75, 50 and 35 % of the whole network's by onnxruntime, one thread, batch 256.
 
 - elastic: most of the steps go to `progressive-shrinking` of kernels and widths, once for all latencies. Sub-networks
-  are searched by evolution on images held out of training: latency is predicted by a table and measured in the end,
-  batch norms are recalibrated. The found one has the other steps by itself.
+  are searched as `graphc search` does it, NSGA-II on images held out of training: latency is predicted by a table and
+  measured in the end, batch norms are recalibrated. The found one has the other steps by itself.
 - uniform: `prune-filters` takes the same share of every layer, as large as the latency asks for; all steps follow.
 
 The accuracy is that on the 10,000 official test images after the last step; nothing else looks at these. What is known
@@ -18,18 +18,20 @@ accuracy of the elastic networks is below that of the uniform ones at one of the
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from graphc.passes import Finetune, PruneFilters, Recalibrate
-from graphc.passes.elastic import Space, Spec, find_space, subnetwork
+from graphc.passes import Finetune, PruneFilters, Recalibrate, SliceElastic
+from graphc.passes.elastic import find_space, subnetwork
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -40,9 +42,12 @@ from benchmarks.quality.fashion import FOLDER, PACKAGE, Images, accuracy, read
 from benchmarks.quality.study import conclude, outcomes
 from graphc.measure.cost import cost
 from graphc.measure.environment import environment
+from graphc.measure.latency_table import LatencyTable
 from graphc.measure.table_file import open_table, save_table
 from graphc.measure.whole import whole_ms
-from graphc.pipeline.base import Context
+from graphc.pipeline.recipe import Recipe, read_recipe
+from graphc.pipeline.search import search
+from graphc.pipeline.search_result import Candidate
 
 LATENCIES = (0.75, 0.5, 0.35)
 BATCH = 256
@@ -50,6 +55,7 @@ BATCH = 256
 NEAR = 0.05
 """How far a latency may be from what was asked for."""
 SHRINK: Mapping[str, Any] = {"kernel": (5, 3), "width": (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25), "round_to": 8}
+Batches = list[tuple[Tensor, ...]]
 COLUMNS = ["latency asked", "method", "latency", "MACs", "params", "accuracy", "lowest", "highest"]
 
 
@@ -64,9 +70,9 @@ class Setting:
         steps: that every method has after that, for each latency.
         own: of these, steps of a found sub-network by itself.
         rate: the greatest learning rate.
-        images: of training.
-        held_out: images, of those for training, that choose among sub-networks.
-        population: of the evolution, each of its generations.
+        images: for training, with those held out.
+        held_out: images, of these, that choose among sub-networks.
+        trials: of each search.
     """
 
     folder: Path
@@ -75,10 +81,9 @@ class Setting:
     steps: int = 240
     own: int = 90
     rate: float = 2e-3
-    images: int = 30_000
+    images: int = 32_000
     held_out: int = 2_000
-    population: int = 12
-    generations: int = 2
+    trials: int = 80
 
 
 @dataclass(frozen=True)
@@ -120,17 +125,28 @@ class Net(nn.Module):
 
 
 @cache
-def images(folder: Path, kind: str, count: int | None = None) -> Images:
+def half(folder: Path, kind: str, count: int | None = None) -> Images:
     """The first images of a kind at half their size."""
     x, y = read(folder, kind)
     return F.avg_pool2d(x[:count], 2), y[:count]
 
 
+def calibration(folder: str, images: int, held_out: int) -> Batches:
+    """1,024 images of training, for statistics of batch norms."""
+    x, y = (v[held_out : held_out + 1024].split(256) for v in half(Path(folder), "train", images))
+    return list(zip(x, y, strict=True))
+
+
+def held_out(folder: str, images: int, held_out: int) -> Batches:
+    """Those that choose among sub-networks."""
+    return [tuple(v[:held_out] for v in half(Path(folder), "train", images))]
+
+
 def data(setting: Setting) -> dict[str, Any]:
-    """Loaders: for training, and 1,024 of the same images for statistics of batch norms."""
-    x, y = images(setting.folder, "train", setting.images + setting.held_out)
+    """Loaders: for training, and some of the same images for statistics of batch norms."""
+    x, y = half(setting.folder, "train", setting.images)
     own = TensorDataset(x[setting.held_out :], y[setting.held_out :])
-    some = x[setting.held_out : setting.held_out + 1024].split(256)
+    some = calibration(str(setting.folder), setting.images, setting.held_out)
     return {"train": lambda: DataLoader(own, 128, shuffle=True, drop_last=True), "calibration": lambda: some}
 
 
@@ -156,85 +172,82 @@ def elastic(seed: int, setting: Setting) -> graphc.Program:
     return trained(whole(seed, setting), setting.steps - setting.own, seed, setting, hook)
 
 
-class Clock:
-    """Predicts the latency of sub-networks, in units of the whole network's.
+@cache
+def table(setting: Setting) -> LatencyTable:
+    """The latency table: what some sub-networks need was measured, on weights that do not matter to it."""
+    torch.manual_seed(0)
+    program = graphc.capture(Net().eval(), (torch.randn(3, 1, 14, 14),))
+    space, draw = find_space(program, **SHRINK), torch.Generator().manual_seed(0)
+    some = [program, *(subnetwork(program, space, space.sample(draw)) for _ in range(16))]
+    found = open_table(setting.table)
+    apart = [found.take_apart(one, {"batch": BATCH}) for one in some]
+    found.extend(apart, most=16, keep=lambda: save_table(found, setting.table))
+    return found
 
-    Args:
-        program: the whole network.
-        space: of its sub-networks.
-        place: of the latency table.
+
+def measured(program: graphc.Program, first: graphc.Program) -> float:
+    """What a program takes, of what the whole one takes; timed in turns."""
+    whole, own = whole_ms([first, program], {"batch": BATCH})
+    return own / whole
+
+
+def recipe(model: Path, share: float, seed: int, setting: Setting) -> Recipe:
+    """That of a search for the best sub-network within a latency."""
+    table(setting)
+    this = "benchmarks.quality.fashion_mnist_shrinking"
+    own = {"folder": str(setting.folder), "images": setting.images, "held_out": setting.held_out}
+    choices = {"kernel": {"each": list(SHRINK["kernel"])}, "width": {"each": list(SHRINK["width"])}}
+    return read_recipe(
+        {
+            "model": {"target": str(model)},
+            "data": {
+                "calibration": {"target": f"{this}:calibration", "kwargs": own},
+                "eval": {"target": f"{this}:held_out", "kwargs": own},
+            },
+            "metric": "accuracy",
+            "seed": seed,
+            "passes": [{"type": "slice-elastic", "width": 1.0, "round_to": SHRINK["round_to"]}, {"type": "recalibrate"}],
+            "bench": {"batch": BATCH, "threads": 1},
+            "search": {
+                "choices": {"slice-elastic": choices},
+                "constraints": {"latency_ms": f"{share:.0%}"},
+                "latency_table": str(setting.table),
+                "trials": setting.trials,
+            },
+        }
+    )
+
+
+def searched(cell: Cell, setting: Setting) -> graphc.Program:
+    """The best sub-network of a latency, by its accuracy on images that were held out, with statistics of its own.
+
+    Of the candidates of the search those count that are close to the latency; the first of them is taken of which
+    this is still true when it is measured.
     """
-
-    def __init__(self, program: graphc.Program, space: Space, place: Path) -> None:
-        self.program, self.space, self.table = program, space, open_table(place)
-        draw = torch.Generator().manual_seed(0)
-        seen = [subnetwork(program, space, space.sample(draw)) for _ in range(16)]
-        apart = [self.table.take_apart(one, {"batch": BATCH}) for one in (program, *seen)]
-        self.table.extend(apart, most=16, keep=lambda: save_table(self.table, place))
-        told = [self.table.predict(one).ms for one in apart[-4:]]
-        found = self.measured(seen[-4:])
-        self.correction = statistics.median(share / ms for share, ms in zip(found, told, strict=True))
-
-    def measured(self, programs: Sequence[graphc.Program]) -> list[float]:
-        """What programs take, timed in turns with the whole network."""
-        first, *rest = whole_ms([self.program, *programs], {"batch": BATCH})
-        return [ms / first for ms in rest]
-
-    def __call__(self, spec: Spec) -> float:
-        """What a sub-network will take."""
-        cut = self.space.cut(spec)
-        apart = self._apart(tuple(sorted(cut.kernels.items())))
-        axes = {axis.name: axis for axis in apart.analysis.axes}
-        ms = self.table.predict(apart, {axes[name]: units for name, units in cut.units.items()}).ms
-        return ms * self.correction
-
-    @cache  # noqa: B019 - a clock lives as long as the process
-    def _apart(self, kernels: tuple[tuple[str, int], ...]) -> Any:
-        sizes = dict(kernels)
-        names = {c.name: sizes[w] for c in self.space.kernels for w in c.weights if w in sizes}
-        return self.table.take_apart(subnetwork(self.program, self.space, Spec(names)), {"batch": BATCH})
+    folder = setting.table.parent / f"search_{cell.seed}_{cell.share:.0%}".replace("%", "")
+    program, first = elastic(cell.seed, setting), whole(cell.seed, setting)
+    with TemporaryDirectory() as place:
+        graphc.emit(program, Path(place) / "elastic")
+        asked = recipe(Path(place) / "elastic", cell.share, cell.seed, setting)
+        shutil.rmtree(folder, ignore_errors=True)
+        found = search(asked, folder)
+        limit = found.limits["latency_ms"]
+        close = [c for c in found.candidates if c.fits and c.figures["latency_ms"] >= (1 - NEAR) * limit]
+        for candidate in sorted(close, key=lambda c: -c.figures["metric"]):
+            passes = [SliceElastic(round_to=SHRINK["round_to"], **spec_of(candidate)), Recalibrate()]
+            small = graphc.compile(program, passes=passes, data=data(setting)).program
+            if abs(measured(small, first) / cell.share - 1) <= NEAR / 2:
+                return small
+    raise SystemExit(f"of {len(close)} sub-networks none takes {cell.share:.0%} when it is measured")
 
 
-def drawn(space: Space, clock: Clock, share: float, draw: torch.Generator, parent: Spec | None = None) -> Spec:
-    """A random sub-network of a latency, or one that differs from another in some choices."""
-    while True:
-        spec = space.sample(draw)
-        if parent is not None:
-            spec = Spec(*(_mixed(old, new, draw) for old, new in zip(_parts(parent), _parts(spec), strict=True)))
-        if abs(clock(spec) / share - 1) < NEAR / 2:
-            return spec
-
-
-def _parts(spec: Spec) -> tuple[Mapping[str, int], ...]:
-    return spec.kernel, spec.width, spec.depth
-
-
-def _mixed(old: Mapping[str, int], new: Mapping[str, int], draw: torch.Generator) -> dict[str, int]:
-    return {name: new[name] if float(torch.rand((), generator=draw)) < 0.3 else value for name, value in old.items()}
-
-
-def search(program: graphc.Program, clock: Clock, share: float, seed: int, setting: Setting) -> graphc.Program:
-    """The best sub-network of a latency, by its accuracy on images that were held out, with statistics of its own."""
-    space, draw = clock.space, torch.Generator().manual_seed(seed)
-    x, y = images(setting.folder, "train", setting.held_out)
-    scores: dict[str, tuple[float, Spec]] = {}
-    for generation in range(setting.generations):
-        best = [spec for _, spec in sorted(scores.values(), key=lambda s: -s[0])[: max(1, setting.population // 3)]]
-        for i in range(setting.population):
-            spec = drawn(space, clock, share, draw, best[i % len(best)] if generation else None)
-            if str(spec) not in scores:
-                scores[str(spec)] = accuracy(ready(program, space, spec, setting), (x, y)), spec
-    for _, spec in sorted(scores.values(), key=lambda s: -s[0]):
-        found = ready(program, space, spec, setting)
-        if abs(clock.measured([found])[0] / share - 1) <= NEAR / 2:
-            return found
-    raise SystemExit(f"of {len(scores)} sub-networks none takes {share:.0%} when it is measured")
-
-
-def ready(program: graphc.Program, space: Space, spec: Spec, setting: Setting) -> graphc.Program:
-    """A sub-network with batch norms that fit it."""
-    found = subnetwork(program, space, spec)
-    return Recalibrate().run(found, Context(found, data=data(setting)))
+def spec_of(candidate: Candidate) -> dict[str, dict[str, float]]:
+    """Options of slice-elastic, by part and name."""
+    found: dict[str, dict[str, float]] = {}
+    for name, value in candidate.choices.items():
+        _, part, choice = name.split(".", 2)
+        found.setdefault(part, {})[choice] = value
+    return found
 
 
 def uniform(program: graphc.Program, share: float, setting: Setting) -> graphc.Program:
@@ -244,26 +257,17 @@ def uniform(program: graphc.Program, share: float, setting: Setting) -> graphc.P
     return graphc.compile(program, passes=[prune]).program
 
 
-@cache
-def clock_of(setting: Setting) -> Clock:
-    """Latency does not depend on what weights are."""
-    torch.manual_seed(0)
-    program = graphc.capture(Net().eval(), (torch.randn(3, 1, 14, 14),))
-    return Clock(program, find_space(program, **SHRINK), setting.table)
-
-
 def run(cell: Cell, setting: Setting) -> Outcome:
     """Make the network of a latency, train it, look at it."""
     torch.set_num_threads(1)
-    first, clock = whole(cell.seed, setting), clock_of(setting)
+    first = whole(cell.seed, setting)
     if cell.method == "uniform":
         small = trained(uniform(first, cell.share, setting), setting.steps, cell.seed, setting)
     else:
-        found = search(elastic(cell.seed, setting), clock, cell.share, cell.seed, setting)
-        small = trained(found, setting.own, cell.seed, setting) if setting.own else found
+        small = trained(searched(cell, setting), setting.own, cell.seed, setting)
     now, before = cost(small), cost(first)
-    right = accuracy(small, images(setting.folder, "t10k"))
-    return Outcome(clock.measured([small])[0], now.macs / before.macs, now.params / before.params, right)
+    right = accuracy(small, half(setting.folder, "t10k"))
+    return Outcome(measured(small, first), now.macs / before.macs, now.params / before.params, right)
 
 
 def rows_of(known: Mapping[Cell, Outcome]) -> list[list[str]]:
