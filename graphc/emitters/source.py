@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import torch
 
-from graphc.emitters.codegen import HEADER
+from graphc.emitters.codegen import HEADER, LOAD, LOAD_SHARDS
 from graphc.emitters.spelling import FUNCTIONS, METHODS, NAMESPACES
 from graphc.emitters.trust import FILES, is_op, refuse
 from graphc.emitters.words import PLAIN
@@ -40,7 +40,7 @@ PARTS = (
 
 def _template() -> dict[str, str]:
     """The parts of a generated file that are the same in all, by name."""
-    slots = dict.fromkeys(("version", "history", "imports", "inputs", "outputs", "parameters"), "")
+    slots = dict.fromkeys(("version", "weights", "history", "imports", "inputs", "outputs", "parameters"), "")
     tree = ast.parse(HEADER.format(**slots, tensors="        pass", body="        pass"))
     named = [node for part in ast.walk(tree) if isinstance(part, (ast.Module, ast.ClassDef)) for node in part.body]
     return {node.name: ast.dump(node) for node in named if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
@@ -58,10 +58,11 @@ def check_source(path: Path) -> None:
         refuse(path, f"it is no Python: {error}")
     allowed = {ast.dump(node) for node in ast.parse(IMPORTS + "\n".join(filter(None, NAMESPACES.values()))).body}
     template = _template()
+    allowed |= {template["Tensors"], *(ast.dump(ast.parse(text).body[0]) for text in (LOAD, LOAD_SHARDS))}
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == "Model":
             _check_model(node, template, path)
-        elif not _docstring(node) and ast.dump(node) not in (*allowed, template["Tensors"], template["load"]):
+        elif not _docstring(node) and ast.dump(node) not in allowed:
             _refuse(node, path)
 
 

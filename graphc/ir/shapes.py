@@ -15,6 +15,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv, compute_unbacked_bin
 
 from graphc.errors import VerifyError
 from graphc.ir.graph import attribute, source_line
+from graphc.ir.lazy import LazyTensor
 
 ERRORS = (RuntimeError, ValueError, IndexError, TypeError)
 """What torch raises where shapes do not fit."""
@@ -61,8 +62,14 @@ class Shapes:
             return value
         key = ("tensor of the program", kind(value))
         if key not in self.kinds or not self.sharing:
-            self.kinds[key] = self._one_of_kind(self.mode.from_tensor(value, static_shapes=True))
+            self.kinds[key] = self._one_of_kind(self._fake(value))
         return self.kinds[key]
+
+    def _fake(self, value: torch.Tensor) -> torch.Tensor:
+        if not isinstance(value, LazyTensor):
+            return self.mode.from_tensor(value, static_shapes=True)
+        made = FakeTensor(self.mode, torch.empty(value.shape, dtype=value.dtype, device="meta"), value.device)
+        return torch.nn.Parameter(made, value.requires_grad) if isinstance(value, torch.nn.Parameter) else made
 
     def compute(self, node: Node) -> Any:
         """The value of a node that no other node has made, by running its op on symbols."""

@@ -1,0 +1,84 @@
+"""Hollow models: built without memory for their parameters, traced, and bound to a checkpoint afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.utils.weak import WeakIdKeyDictionary
+
+from graphc.errors import CaptureError
+from graphc.ir.checkpoint import Sources, find_sources, names_of
+from graphc.ir.edit import rebuild
+from graphc.ir.lazy import LazyTensor
+from graphc.ir.program import Program
+
+
+@contextlib.contextmanager
+def without_memory() -> Iterator[None]:
+    """Parameters of modules that are made meanwhile are on the meta device; buffers are real, as they are computed."""
+    made = WeakIdKeyDictionary()
+
+    def empty(module: nn.Module, name: str, value: nn.Parameter | None) -> nn.Parameter | None:
+        if value is None or value.is_meta:
+            return None
+        if value not in made:
+            made[value] = nn.Parameter(value.detach().to("meta"), value.requires_grad)
+        found: nn.Parameter = made[value]
+        return found
+
+    handle = register_module_parameter_registration_hook(empty)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def stand_in(model: nn.Module) -> None:
+    """Give the parameters of a model made ``without_memory`` one entry each, seen as many: torch.export traces those.
+
+    Raises:
+        CaptureError: a buffer has no memory either, as it was computed from parameters.
+    """
+    lost = next((name for name, value in model.named_buffers() if value.is_meta), None)
+    if lost is not None:
+        why = "it is computed from parameters when the model is made, before these have values"
+        raise CaptureError("the model cannot be made without memory", where=lost, why=why, hint="leave out low_memory")
+    made: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        for name, value in module._parameters.items():
+            if value is not None and value.is_meta:
+                if id(value) not in made:
+                    one = torch.zeros((), dtype=value.dtype).expand(value.shape)
+                    made[id(value)] = nn.Parameter(one, value.requires_grad)
+                module._parameters[name] = made[id(value)]
+
+
+def bind(program: Program, model: nn.Module, sources: Sources) -> Program:
+    """Put lazy tensors of a checkpoint in the place of all that a checkpoint of the model has.
+
+    Args:
+        program: captured from the model.
+        model: hollow; says which names are in its checkpoints.
+        sources: of the checkpoint.
+
+    Raises:
+        GraphError: the checkpoint lacks a tensor, or has it with another shape or dtype.
+    """
+    names = names_of(model)
+    first = {name: main for main, others in names.items() for name in others}
+    known = {**program.tensors(), **program.unused}
+    wanted = {name: names[first[name]] for name in known if name in first}
+    found = find_sources(wanted, known, sources)
+    lazy = {name: _like(known[name], LazyTensor(source)) for name, source in found.items()}
+    bound = rebuild(program, tensors=lazy)
+    unused = {name: lazy.get(name, value) for name, value in program.unused.items()}
+    return dataclasses.replace(bound, unused=unused)
+
+
+def _like(old: torch.Tensor, new: LazyTensor) -> torch.Tensor:
+    return nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
