@@ -38,8 +38,6 @@ TOGETHER, MOST_BYTES = 32, 2**29
 """Blocks in one file, and what their weights may take; a block that takes more is alone."""
 REORDER = ("ReorderInput", "ReorderOutput")
 """onnxruntime's ops that change the layout."""
-IDS = 2
-"""Made integers are below this: valid as tokens and positions."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,9 @@ class _Writer:
             self.outputs[f"z{name}"] = self.graph.create_node("call_function", aten.max_pool2d.default, pool)
             return made
         if not dtype.is_floating_point:
-            return self.input(f"x{name}", torch.randint(0, IDS, shape, generator=self.random).to(dtype))
+            # integers are zeros, which are valid as tokens, positions and indices of all that has any
+            below = 2 if dtype == torch.bool else 1
+            return self.input(f"x{name}", torch.randint(0, below, shape, generator=self.random).to(dtype))
         given = self.input(f"x{name}", torch.randn(shape, generator=self.random).to(dtype))
         made = self.graph.create_node("call_function", aten.neg.default, (given,), name=f"p{name}")
         made.meta["val"] = given.meta["val"]

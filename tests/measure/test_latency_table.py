@@ -174,6 +174,18 @@ def test_a_real_measurement_sees_the_ops_that_onnxruntime_runs(tmp_path: Path) -
     assert again > 0
 
 
+def test_indices_that_a_block_reads_are_valid() -> None:
+    transformers = pytest.importorskip("transformers", reason="pip install 'graphc[transformers]'")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    model = transformers.BertModel(transformers.BertConfig(vocab_size=40, **sizes), add_pooling_layer=False).eval()
+    ids = torch.randint(0, 40, (1, 13))
+    program = graphc.capture(model, kwargs={"input_ids": ids, "attention_mask": torch.ones_like(ids)}, dynamic={})
+    table = open_table()
+    blocks = table.take_apart(program)
+    assert table.extend([blocks]) > 4  # the mask is read by an index of the batch, of which there is one
+    assert 0 < table.predict(blocks).ms < 100
+
+
 def test_quantised_programs_are_refused() -> None:
     program = models.quantised(models.residual())
     with pytest.raises(GraphError, match=r"quantised programs cannot be taken apart(.|\n)*before it is quantised"):
