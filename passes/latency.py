@@ -89,13 +89,18 @@ class Clock:
         self.limit = limit
         tried: list[tuple[float, Program]] = []
         before: list[Mapping[Axis, int]] = []
+        used: list[tuple[float, float]] = []
         for _ in range(CHECKS):
             sizes = sized()
+            if sizes in before:
+                self.correction = between(used, limit)  # what the last two say leads from one to the other and back
+                sizes = sized()
             if sizes in before:
                 break
             before.append(sizes)
             predicted, cut = self(sizes), slice(program, ranking.keep(sizes))
             measured = self.measured(cut)
+            used.append((self.correction, measured))
             self.checks.append((predicted, measured))
             self.correction *= measured / predicted
             tried.append((measured, cut))
@@ -181,6 +186,18 @@ def clock(program: Program, axes: Collection[str], context: Context, title: str,
         original = write_whole(program, Path(folder) / "original.onnx")
         first = whole_ms([original], dims, threads=meant.threads)[0]
         yield Clock(table, blocks, dims, original, first, first / table.predict(blocks).ms)
+
+
+def between(used: Sequence[tuple[float, float]], limit: float) -> float:
+    """The middle of the corrections that led to something too slow and to something fast enough; the last, if none did.
+
+    Args:
+        used: corrections, and the milliseconds of what was cut by them.
+        limit: milliseconds.
+    """
+    slow = max((correction for correction, ms in used if ms > limit), default=used[-1][0])
+    fast = min((correction for correction, ms in used if ms <= limit), default=used[-1][0])
+    return math.sqrt(slow * fast)
 
 
 def paying(axis: Axis, allowed: Allowed, latency: Callable[[Mapping[Axis, int]], float]) -> tuple[int, ...]:

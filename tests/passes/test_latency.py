@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from graphc.passes import PruneFilters, latency
-from graphc.passes.latency import paying
+from graphc.passes.latency import between, paying
 from graphc.passes.ranking import Allowed, rank
 from torch import Tensor, nn
 
@@ -152,6 +152,12 @@ def test_a_result_that_stays_too_slow_is_an_error(machine: Machine, program: gra
             compiled(program, "60%")
     finally:
         latency_of.undo()
+
+
+def test_corrections_that_lead_back_and_forth_have_a_middle() -> None:
+    assert between([(1.0, 12.0), (1.2, 9.0)], 10.0) == pytest.approx(1.2**0.5)
+    assert between([(1.0, 12.0), (1.21, 9.0), (1.1, 11.0)], 10.0) == pytest.approx((1.21 * 1.1) ** 0.5)
+    assert between([(1.0, 12.0), (1.2, 11.0)], 10.0) == pytest.approx(1.2)
 
 
 def test_sizes_that_save_nothing_are_left_out() -> None:
