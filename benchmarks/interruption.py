@@ -108,7 +108,7 @@ def run(arguments: list[str], log: Path, moment: float | None = None) -> tuple[i
 def doing(log: Path) -> str:
     """The last thing that a compile said it had done, in few words."""
     lines = [line.split("  ")[0].strip() for line in log.read_text(encoding="utf-8").splitlines() if line[:1].strip()]
-    return f"after {lines[-1]}" if lines else "start, capture"
+    return f"after {lines[-1].replace(f'{log.parent}/', '')}" if lines else "start, capture"
 
 
 def artifacts(folder: Path, names: list[str]) -> dict[str, bytes]:
@@ -232,7 +232,7 @@ def main() -> int:
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--recipe", type=Path, default=ROOT / "examples" / "digits.yaml")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "interruption.md")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args()
     torch.set_num_threads(1)
     console = Console(width=160, highlight=False)
@@ -259,9 +259,8 @@ def main() -> int:
         and full.intact
         and "room" in full.said,
     }
-    title = "A compile that is killed at random moments and resumed"
     columns = ["kill", "folder", "processor seconds", "what had been done", "artifacts"]
-    return conclude(title, columns, rows, notes, claims, options.out, console)
+    return conclude("interruption", columns, rows, notes, claims, options.out, console)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,8 @@ from graphc.measure.environment import environment
 
 SEED = 0
 OVERHEAD = 600
-"""Bytes that a file may have with each tensor besides its values: its name, an op, and what is said of both."""
+"""Bytes besides its values that a file may have with each tensor that comes or goes: its name, an op, and what is
+said of both."""
 TOLERANCE = 1e-4
 """Greatest difference from the program's output, relative to its greatest entry."""
 COLUMNS = ["model", "encoder", "words", "parameters", "MACs", ".onnx", ".safetensors", "onnxruntime differs by"]
@@ -61,7 +62,7 @@ EXACT |= {"words factorised": (85_054_464, 3_938_304), "both": (7_087_872, 3_938
 
 @dataclass(frozen=True)
 class Found:
-    """Parameters of the encoder, of the words and of all, MACs of a sample, tensors; bytes of both files.
+    """Parameters of the encoder, of the words and of all, MACs of a sample, tensors by name and shape; bytes of both files.
 
     ``once`` tells of each file whether it has every matrix of the program once, ``error`` how far onnxruntime is from
     the program.
@@ -71,7 +72,7 @@ class Found:
     words: int
     params: int
     macs: int
-    tensors: int
+    tensors: frozenset[tuple[str, torch.Size]]
     size: Mapping[str, int]
     once: Mapping[str, bool]
     error: float
@@ -124,7 +125,7 @@ def measure(program: graphc.Program, changes: Sequence[graphc.Pass], folder: Pat
         parameters(program, "embeddings.word_embeddings."),
         sum(value.numel() for value in program.parameters()),
         done.report["after"]["macs"],
-        len(program.tensors()),
+        frozenset((name, value.shape) for name, value in program.tensors().items()),
         {".onnx": sum(p.stat().st_size for p in folder.glob("model.onnx*")), ".safetensors": file.stat().st_size},
         {".onnx": of_onnx(paths[".onnx"]) == held, ".safetensors": of_safetensors(file) == held},
         differs(program, paths[".onnx"]),
@@ -171,11 +172,11 @@ def claims(found: Mapping[str, Found], exact: Mapping[str, tuple[int, int]]) -> 
         )
     whole = found["whole"]
     for name, one in found.items():
-        gone, tensors = 4 * (whole.params - one.params), abs(whole.tensors - one.tensors)
+        gone, changed = 4 * (whole.params - one.params), len(whole.tensors ^ one.tensors)
         for kind in one.size:
             lost = whole.size[kind] - one.size[kind]
             what = f"{name}: {kind} is {lost:,} bytes smaller, of which {gone:,} are parameters"
-            said[what] = abs(lost - gone) <= OVERHEAD * tensors
+            said[what] = abs(lost - gone) <= OVERHEAD * changed
             said[f"{name}: {kind} has every matrix once"] = one.once[kind]
         said[f"{name}: onnxruntime differs by {one.error:.1e}, at most {TOLERANCE:.0e}"] = one.error <= TOLERANCE
     return said
