@@ -80,9 +80,9 @@ def subject(name: str, data: Path | None = None, pixels: int = 224) -> Subject:
 
 
 def _vision(name: str, kind: str, build: Callable[[Tensor], nn.Module], pixels: int) -> Subject:
-    crops = torch.stack([_crop(photograph(photo), pixels) for photo in CALIBRATING for _ in range(CROPS)])
-    model = build(crops)
-    program = graphc.capture(model, (crops[:4],))
+    images = crops(pixels)
+    model = build(images)
+    program = graphc.capture(model, (images[:4],))
     (key,) = (spec.name for spec in program.contract.inputs)
 
     def feeds(images: Iterable[Tensor]) -> list[Feed]:
@@ -90,7 +90,12 @@ def _vision(name: str, kind: str, build: Callable[[Tensor], nn.Module], pixels: 
 
     seen = feeds(middle_and_corners(photograph(photo), pixels)[0] for photo in CALIBRATING)
     judging = feeds(crop for photo in JUDGING for crop in middle_and_corners(photograph(photo), pixels))
-    return Subject(name, kind, program, feeds(crops), judging, seen, judging[0])
+    return Subject(name, kind, program, feeds(images), judging, seen, judging[0])
+
+
+def crops(pixels: int) -> Tensor:
+    """Those that calibrate, ``[images, 3, pixels, pixels]``."""
+    return torch.stack([_crop(photograph(photo), pixels) for photo in CALIBRATING for _ in range(CROPS)])
 
 
 def _text(name: str, model: nn.Module, data: Path | None) -> Subject:
