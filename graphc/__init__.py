@@ -8,6 +8,7 @@ from graphc.emitters.pretrained import save_pretrained
 from graphc.errors import GraphError
 from graphc.ir.capture import capture
 from graphc.ir.edit import fold_constants, redirect, set_training
+from graphc.ir.hollow import capture_lazily
 from graphc.ir.parts import capture_part, find_parts, put_parts
 from graphc.ir.program import Program
 from graphc.ir.verify import verify
@@ -28,6 +29,7 @@ __all__ = [
     "TokenBatches",
     "benchmark",
     "capture",
+    "capture_lazily",
     "capture_part",
     "compare",
     "compile",

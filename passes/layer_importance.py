@@ -16,6 +16,7 @@ from graphc.ir.program import Program
 from graphc.ir.watch import run_watched
 
 from .calibration import Calibration, gradients
+from .importance.members import PIECE
 from .importance.reading import Meter
 
 LayerCriterion = Callable[[Analysis, Sequence[Layer], Calibration], list[float]]
@@ -83,5 +84,11 @@ def _mean(
     """The mean of an elementwise function over all parameters of a layer."""
     tensors = program.tensors()
     names = [name for name in layer.tensors if isinstance(tensors[name], torch.nn.Parameter)]
-    total = sum(float(entry(tensors[n].detach().double(), *(s[n].double() for s in sources)).sum()) for n in names)
+    total = sum(_total(entry, [tensors[name], *(source[name] for source in sources)]) for name in names)
     return total / max(1, sum(tensors[n].numel() for n in names))
+
+
+def _total(entry: Callable[..., torch.Tensor], values: Sequence[torch.Tensor]) -> float:
+    """The sum of an elementwise function, in pieces: what is computed on the way is in double precision."""
+    pieces = zip(*(value.detach().reshape(-1).split(PIECE) for value in values), strict=True)
+    return sum(float(entry(*(part.double() for part in piece)).sum()) for piece in pieces)

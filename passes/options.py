@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -45,6 +46,10 @@ Schedule = Annotated[
     Literal["linear", "cubic"],
     Field(description="How the steps grow: evenly, or 1 - (1 - t)^3, most of it first."),
 ]
+SCHEDULES: Mapping[str, Callable[[float], float]] = {
+    "linear": lambda t: t,
+    "cubic": lambda t: 1 - (1 - t) ** 3,
+}
 Between = Annotated[
     tuple[dict[str, Any], ...], Field(description="Passes that run after each step, such as a training stage.")
 ]

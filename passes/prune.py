@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -21,11 +21,13 @@ from graphc.pipeline.base import Context, Pass, make_pass
 from graphc.pipeline.perform import apply
 
 from .constraints import LATENCY, check, fitting, limits, only_exact, reachable, shares, told
+from .importance import criterion_in_memory
 from .isomorphism import grouped
 from .latency import Clock, Meant, clock
 from .measured import losses
 from .named import names_of, ratios_of
 from .options import (
+    SCHEDULES,
     Between,
     LatencyDims,
     LatencyThreads,
@@ -46,11 +48,6 @@ from .options import (
 from .ranking import Allowed, Ranking, rank
 from .scored import Scored
 from .select import choose, find
-
-SCHEDULES: Mapping[str, Callable[[float], float]] = {
-    "linear": lambda t: t,
-    "cubic": lambda t: 1 - (1 - t) ** 3,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +111,13 @@ class PruneAxes(Scored):
         for stage in self.stages():
             found.update(stage.needs_data())
         return found
+
+    def needs_memory(self) -> str:
+        """Norms of weights are taken tensor by tensor; what looks at data or latency runs the program."""
+        if LATENCY in self.constraints:
+            return f"constraints: {LATENCY} is measured by running the program many times"
+        own = criterion_in_memory(self.importance) if self.by_importance() else ""
+        return own or next(filter(None, (stage.needs_memory() for stage in self.stages())), "")
 
     def candidates(self, analysis: Analysis) -> list[Axis]:
         """The free axes of this pass that ``targets`` and ``ignore`` leave.
@@ -216,7 +220,7 @@ class PruneAxes(Scored):
                 program = watch.meet(allowed[LATENCY], program, ranking, sized)
             name = f"{self.title}-{step}"
             for stage in self.stages():
-                program = apply(stage, program, _within(context, name), done=[f"step {step} of {self.title}"])
+                program = apply(stage, program, context.within(name), done=[f"step {step} of {self.title}"])
             if self.iterative_steps > 1:
                 context.progress(step, self.iterative_steps, self.title)
         return program
@@ -292,8 +296,3 @@ class PruneAxes(Scored):
     def facts(self, before: Program, after: Program) -> Mapping[str, Any]:
         """Budgets, asked and reached; latency tells its own."""
         return told(analyze(before), analyze(after), self.constraints)
-
-
-def _within(context: Context, name: str) -> Context:
-    """A context for a stage of a step: it keeps its checkpoints apart from those of other steps."""
-    return replace(context, run_dir=context.run_dir / name if context.run_dir is not None else None)

@@ -67,6 +67,13 @@ class PruneLayers(Pass):
             return {}
         return {self.calibration_data: f"importance: {self.importance}"}
 
+    def needs_memory(self) -> str:
+        """Norms of weights are taken tensor by tensor; other criteria run the program."""
+        if not self.needs_data():
+            return ""
+        known = ", ".join(sorted(LAYER_CRITERIA.keys() - set(NEED_DATA)))
+        return f"importance: {self.importance} runs the program on data; {known} take one weight after the other"
+
     def candidates(self, analysis: Analysis) -> list[Layer]:
         """The layers that ``targets`` and ``ignore`` leave.
 

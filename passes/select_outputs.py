@@ -29,6 +29,10 @@ class SelectOutputs(Pass):
         """Fewer outputs."""
         return with_outputs(contract, self.outputs)
 
+    def needs_memory(self) -> str:
+        """It reads no weight."""
+        return ""
+
     def run(self, program: Program, context: Context) -> Program:
         """Select, and drop dead code."""
         return select_outputs(program, self.outputs)

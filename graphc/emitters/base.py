@@ -56,6 +56,8 @@ class Emitter(abc.ABC):
     """
 
     suffix: ClassVar[str]
+    lazy: ClassVar[bool] = False
+    """Does it write weights that stay in their files block by block, and prove them one at a time?"""
     tolerance: float = 1e-4
 
     @abc.abstractmethod

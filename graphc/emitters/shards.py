@@ -25,6 +25,8 @@ from graphc.ir.lazy import LazyTensor
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 ALIGNED = 8
 """A header's length is a multiple of this, so that tensors start where their dtype may."""
+ORDER = "BOOL U8 I8 F8_E5M2 F8_E4M3 I16 U16 F16 BF16 I32 U32 F32 C64 F64 I64 U64".split()
+"""Of the tensors in a file, from the last to the first."""
 METADATA = {"format": "pt"}
 
 Tensors = Mapping[str, torch.Tensor]
@@ -88,7 +90,7 @@ def _divided(tensors: Tensors, most: int) -> list[Tensors]:
 
 def write_file(tensors: Tensors, file: BinaryIO) -> None:
     """Write one safetensors file: a header of names, dtypes, shapes and places, then the tensors."""
-    ordered = sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0]))
+    ordered = sorted(tensors.items(), key=_place)
     header: dict[str, Any] = {"__metadata__": METADATA}
     place = 0
     for name, value in ordered:
@@ -101,6 +103,14 @@ def write_file(tensors: Tensors, file: BinaryIO) -> None:
     for _, value in ordered:
         for block in _blocks(value):
             file.write(block.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            del block  # before the next one is read
+
+
+def _place(item: tuple[str, torch.Tensor]) -> tuple[int, int, str]:
+    """Wide dtypes come first, so that every tensor is aligned."""
+    name, value = item
+    word = _word(value.dtype)
+    return -value.itemsize, -ORDER.index(word) if word in ORDER else 0, name
 
 
 def _blocks(value: torch.Tensor) -> Iterable[torch.Tensor] | Iterator[torch.Tensor]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,7 +14,8 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.utils.weak import WeakIdKeyDictionary
 
 from graphc.errors import CaptureError
-from graphc.ir.checkpoint import Sources, find_sources, names_of
+from graphc.ir.capture import Dynamic, capture
+from graphc.ir.checkpoint import Sources, find_sources, names_of, read_checkpoint
 from graphc.ir.edit import rebuild
 from graphc.ir.lazy import LazyTensor
 from graphc.ir.program import Program
@@ -56,6 +59,35 @@ def stand_in(model: nn.Module) -> None:
                     one = torch.zeros((), dtype=value.dtype).expand(value.shape)
                     made[id(value)] = nn.Parameter(one, value.requires_grad)
                 module._parameters[name] = made[id(value)]
+
+
+def capture_lazily(
+    make: Callable[[], nn.Module],
+    checkpoint: Sources | str | Path,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic: Dynamic | None = None,
+) -> Program:
+    """Trace a model whose weights are in a checkpoint and stay there: the Program's tensors are lazy.
+
+    The model is made without memory for its parameters, so that its initial values do not count. Slices of such a
+    Program read nothing; it runs, and is emitted, with about one weight in memory at a time.
+
+    Args:
+        make: makes the model, in the dtype of the checkpoint.
+        checkpoint: a ``.safetensors`` file, an index of shards, or a folder with one of these.
+        args, kwargs, dynamic: as for ``graphc.capture``.
+
+    Raises:
+        CaptureError: the model cannot be made or traced without memory.
+        GraphError: the checkpoint cannot be read, lacks a tensor, or has one with another shape or dtype.
+    """
+    sources = checkpoint if isinstance(checkpoint, Mapping) else read_checkpoint(checkpoint)
+    with without_memory():
+        model = make()
+    stand_in(model)
+    return bind(capture(model, args, kwargs, dynamic=dynamic), model, sources)
 
 
 def bind(program: Program, model: nn.Module, sources: Sources) -> Program:

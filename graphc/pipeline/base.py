@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar
@@ -64,6 +64,10 @@ class Context:
             raise missing_data("this pass", name, self.data)
         return self.data[name]()
 
+    def within(self, name: str) -> Context:
+        """A context for a part of a pass: what it keeps in ``run_dir`` is apart from that of other parts."""
+        return replace(self, run_dir=self.run_dir / name if self.run_dir is not None else None)
+
 
 def missing_data(who: str, name: str, known: Iterable[str], why: str = "") -> RecipeError:
     """That somebody needs data which there is not, and how to give it."""
@@ -102,6 +106,13 @@ class Pass(Checked, abc.ABC):
     def least_opset(self) -> int:
         """The ONNX operator set that what the pass makes needs at least; checked before anything runs."""
         return 0
+
+    def needs_memory(self) -> str:
+        """Why the pass must have all weights in memory; empty if it reads none, or one after the other.
+
+        Only passes that say so run where weights stay in their files (``low_memory``).
+        """
+        return f"{self.type} may hold many weights at once"
 
     def promises(self, contract: Contract) -> Contract:
         """The contract of the result, given that of the program: the same, unless the pass changes it and says so here.

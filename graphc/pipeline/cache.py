@@ -11,6 +11,7 @@ from typing import Any
 
 from graphc.errors import GraphError
 from graphc.ir.digest import digest
+from graphc.ir.lazy import is_lazy
 from graphc.ir.program import Program
 from graphc.pipeline.base import Context, Data, Pass
 from graphc.pipeline.evaluation import DATA, Evaluator
@@ -242,6 +243,7 @@ class Cache:
 def open_cache(made: Plan) -> Cache | None:
     """The cache of a plan; None if there is no folder, or if there are several processes, which would have to agree."""
     kept = made.output_dir is not None or made.cache_dir is not None
+    kept = kept and not is_lazy(made.original.tensors())  # a result would be all weights; a pass reads less than that
     return Cache(made) if kept and made.passes and alone() else None
 
 

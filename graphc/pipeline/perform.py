@@ -11,11 +11,13 @@ import torch
 
 from graphc.errors import GraphError
 from graphc.ir.digest import digest
+from graphc.ir.lazy import is_lazy
 from graphc.ir.program import Program
 from graphc.ir.specs import check_specs
 from graphc.ir.verify import verify
 from graphc.pipeline.base import Context, Pass
 from graphc.pipeline.evaluation import DATA, Evaluator
+from graphc.pipeline.low_memory import check_passes
 from graphc.pipeline.metrics import find_metric
 from graphc.pipeline.plan import Plan
 from graphc.pipeline.seeds import seed_all
@@ -31,6 +33,8 @@ Watch = Callable[[str, Any], None]
 def begin(made: Plan, watch: Watch = lambda event, about: None) -> Context:
     """Seed what is random, and take the metric of the program as captured: what the passes of a plan start from."""
     torch.manual_seed(made.seed)
+    if is_lazy(made.original.tensors()):
+        check_passes(made.passes)
     _promised(made.passes, made.original)
     evaluator = _evaluator(made)
     watch("captured", made.original)

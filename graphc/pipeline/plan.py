@@ -10,15 +10,18 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from graphc.emitters.base import check_writable, make_emitter
+from graphc.emitters.base import check_writable, find_emitter, make_emitter
+from graphc.emitters.folder import FolderEmitter
 from graphc.errors import GraphError, RecipeError, nearest
 from graphc.ir.capture import capture
+from graphc.ir.checkpoint import load_checkpoint
 from graphc.ir.parts import capture_part
 from graphc.ir.program import Program
 from graphc.pipeline.base import Data, Pass, missing_data
 from graphc.pipeline.evaluation import DATA
 from graphc.pipeline.fingerprint import Given, Made
 from graphc.pipeline.lock import check_free
+from graphc.pipeline.low_memory import captured_lazily, check_low_memory
 from graphc.pipeline.metrics import find_metric
 from graphc.pipeline.recipe import Bench, Recipe, check_names
 from graphc.pipeline.targets import find_target, load_model
@@ -34,6 +37,7 @@ class Plan:
     emit: tuple[str, ...] = ()
     opset_version: int | None = None
     optimize: str | None = None
+    shard_size: int | str | None = None
     output_dir: Path | None = None
     bench: Bench | None = None
     seed: int = 0
@@ -84,6 +88,9 @@ def plan(
         GraphError: a name, option, target or place to write is wrong, or the model cannot be captured.
     """
     passes = recipe.make_passes()
+    if recipe.low_memory:
+        keeps = resume or (cache_dir or recipe.cache_dir) is not None
+        check_low_memory(recipe, passes, device, keeps)
     check(
         passes,
         recipe.data,
@@ -93,6 +100,7 @@ def plan(
         output_dir,
         recipe.metric,
         resume,
+        recipe.shard_size,
     )
     for name, spec in recipe.data.items():
         find_target(spec.target, f"data.{name}")
@@ -103,8 +111,9 @@ def plan(
         emit=tuple(recipe.emit),
         opset_version=recipe.opset_version,
         optimize=recipe.optimize,
+        shard_size=recipe.shard_size,
         output_dir=Path(output_dir) if output_dir is not None else None,
-        bench=recipe.bench,
+        bench=None if recipe.low_memory else recipe.bench,
         seed=recipe.seed,
         device=device,
         metric=recipe.metric,
@@ -128,7 +137,14 @@ def captured(recipe: Recipe) -> Program:
         GraphError: the model or an input is wrong, or torch.export refuses.
     """
     torch.manual_seed(recipe.seed)
+    if recipe.low_memory:
+        return captured_lazily(recipe)
     model = load_model(recipe.model.target, recipe.model.kwargs)
+    if recipe.model.checkpoint is not None:
+        if not isinstance(model, torch.nn.Module):
+            why = f"it gives a {type(model).__name__}, which has its weights"
+            raise RecipeError(f"{recipe.model.target!r} takes no checkpoint", where="model.checkpoint", why=why)
+        load_checkpoint(model, recipe.model.checkpoint)
     part = recipe.model.part
     if part is not None:
         if not isinstance(model, torch.nn.Module):
@@ -149,6 +165,7 @@ def check(
     output_dir: str | Path | None,
     metric: str | None,
     resume: bool,
+    shard_size: int | str | None = None,
 ) -> None:
     """Everything that can be seen before the model is captured.
 
@@ -160,7 +177,7 @@ def check(
     check_references(passes)
     check_opset(passes, opset_version)
     check_metric(metric, data)
-    check_outputs(emit, opset_version, optimize, output_dir)
+    check_outputs(emit, opset_version, optimize, output_dir, shard_size)
     if resume and output_dir is None:
         raise RecipeError("there is nothing to resume from", where="resume", hint="give output_dir (-o FOLDER)")
 
@@ -217,7 +234,11 @@ def check_references(passes: Sequence[Pass]) -> None:
 
 
 def check_outputs(
-    names: Sequence[str], opset_version: int | None, optimize: str | None, output_dir: str | Path | None
+    names: Sequence[str],
+    opset_version: int | None,
+    optimize: str | None,
+    output_dir: str | Path | None,
+    shard_size: int | str | None = None,
 ) -> None:
     """See that every artifact can be written, before any work.
 
@@ -229,7 +250,7 @@ def check_outputs(
     for name in names:
         if Path(name).is_absolute() or ".." in Path(name).parts or not _stays(Path(output_dir or ""), name):
             raise GraphError(f"the artifact {name!r} would leave the output folder", where="emit", hint="give a name")
-        make_emitter(name, emit_options(name, opset_version, optimize))
+        make_emitter(name, emit_options(name, opset_version, optimize, shard_size))
     if output_dir is not None:
         check_free(Path(output_dir))
         check_writable(Path(output_dir) / "report.json")
@@ -242,7 +263,13 @@ def _stays(folder: Path, name: str) -> bool:
     return (folder / name).parent.resolve().is_relative_to(folder.resolve())
 
 
-def emit_options(name: str, opset_version: int | None, optimize: str | None) -> dict[str, Any]:
+def emit_options(
+    name: str, opset_version: int | None, optimize: str | None, shard_size: int | str | None = None
+) -> dict[str, Any]:
     """Options of the emitter of one artifact."""
-    options = {"opset_version": opset_version, "optimize": optimize} if name.endswith(".onnx") else {}
+    options: dict[str, Any] = {}
+    if name.endswith(".onnx"):
+        options = {"opset_version": opset_version, "optimize": optimize}
+    elif find_emitter(name) is FolderEmitter:
+        options = {"shard_size": shard_size}
     return {name: value for name, value in options.items() if value is not None}

@@ -34,6 +34,9 @@ class ModelTarget(Target):
         default=None,
         description="Path of a submodule, captured with what the model gives it (detectors: backbone).",
     )
+    checkpoint: str | None = Field(
+        default=None, description="Its weights: a .safetensors file, an index of shards, or a folder with one."
+    )
 
 
 class ExampleInput(Strict):
@@ -71,6 +74,12 @@ class Recipe(Strict):
     passes: list[dict[str, Any]] = Field(default_factory=list, description="Passes in the order in which they run.")
     emit: list[str] = Field(default_factory=list, description="Files to write: .onnx, .pt2, or a folder.")
     opset_version: int | None = Field(default=None, description="ONNX opset.")
+    shard_size: int | str | None = Field(
+        default=None, description="Most bytes of weights in one file of an emitted folder (2GB); 5GB by default."
+    )
+    low_memory: bool = Field(
+        default=False, description="Leave weights in their files: each is read, sliced and written by itself."
+    )
     optimize: str | None = Field(
         default=None, description="Runtime that ONNX files are written for, fused as it runs them fastest: onnxruntime."
     )

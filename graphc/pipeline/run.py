@@ -197,7 +197,7 @@ def _emit(made: Plan, program: Program, watch: Watch) -> tuple[list[Artifact], d
     measured: dict[str, Latency] = {}
     for name in made.emit:
         assert made.output_dir is not None
-        options = emit_options(name, made.opset_version, made.optimize)
+        options = emit_options(name, made.opset_version, made.optimize, made.shard_size)
         watch("emit", name)
         artifact = emit(program, made.output_dir / name, **options)
         latency = time_artifact(made.original, program, artifact, options, made.bench)

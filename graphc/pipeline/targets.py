@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +105,30 @@ def _from_path(path: Path, kwargs: Mapping[str, Any], where: str) -> Model:
 def _hugging_face(name: str, kwargs: Mapping[str, Any], where: str) -> torch.nn.Module:
     transformers = find_target_module("transformers", where)
     transformers.utils.logging.disable_progress_bar()
-    config = Path(name) / "config.json"
-    declared = json.loads(config.read_text()).get("architectures") if config.exists() else None
-    kind = getattr(transformers, declared[0] if declared else "AutoModel", transformers.AutoModel)
+    kind = _declared(transformers, Path(name))
     model = _guarded(lambda: kind.from_pretrained(name, **kwargs), f"loading {name}", where)
     assert isinstance(model, torch.nn.Module)
     return model
+
+
+def _declared(transformers: Any, folder: Path) -> Any:
+    """The class that the config of a folder names."""
+    config = folder / "config.json"
+    declared = json.loads(config.read_text()).get("architectures") if config.exists() else None
+    return getattr(transformers, declared[0] if declared else "AutoModel", transformers.AutoModel)
+
+
+def class_of_folder(folder: Path, kwargs: Mapping[str, Any], where: str = "model") -> tuple[Any, Any, dict[str, Any]]:
+    """What makes the model of a Hugging Face folder from a config, that config, and arguments that are no fields of it.
+
+    Raises:
+        RecipeError: transformers is not installed, or the config cannot be read.
+    """
+    transformers = find_target_module("transformers", where)
+    read = partial(transformers.AutoConfig.from_pretrained, folder, return_unused_kwargs=True, **kwargs)
+    config, unknown = _guarded(read, f"the config of {folder}", where)
+    kind = _declared(transformers, folder)
+    return getattr(kind, "from_config", kind), config, unknown
 
 
 def find_target_module(name: str, where: str) -> Any:

@@ -1,7 +1,7 @@
 """Importance: one function a criterion; importing the folder makes them known by name."""
 
 from . import activations, attention, gradients, weights
-from .criterion import CRITERIA, Normalization, Reduction, find_criterion, score
+from .criterion import CRITERIA, Normalization, Reduction, criterion_in_memory, find_criterion, score
 
 __all__ = [
     "CRITERIA",
@@ -9,6 +9,7 @@ __all__ = [
     "Reduction",
     "activations",
     "attention",
+    "criterion_in_memory",
     "find_criterion",
     "gradients",
     "score",

@@ -48,6 +48,7 @@ class Criterion:
         finish: what becomes of the reduced scores.
         normalization: what makes its scores comparable between axes.
         needs_data: it runs the program on calibration data, labelled if it says so.
+        by_tensor: it reads one tensor after the other, and holds not much more than one of them.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Criterion:
     finish: Callable[[torch.Tensor], torch.Tensor] = field(default=lambda scores: scores)
     normalization: Normalization = "mean"
     needs_data: bool = False
+    by_tensor: bool = False
 
 
 CRITERIA: dict[str, Criterion] = {}
@@ -65,11 +67,12 @@ def criterion(
     finish: Callable[[torch.Tensor], torch.Tensor] = lambda scores: scores,
     normalization: Normalization = "mean",
     needs_data: bool = False,
+    by_tensor: bool = False,
 ) -> Callable[[Callable[[Analysis, Sequence[Axis], Calibration], Parts]], Callable[..., Parts]]:
     """Make a function a criterion under its own name."""
 
     def register(parts: Callable[[Analysis, Sequence[Axis], Calibration], Parts]) -> Callable[..., Parts]:
-        CRITERIA[parts.__name__] = Criterion(parts.__name__, parts, finish, normalization, needs_data)
+        CRITERIA[parts.__name__] = Criterion(parts.__name__, parts, finish, normalization, needs_data, by_tensor)
         return parts
 
     return register
@@ -84,6 +87,20 @@ def find_criterion(name: str) -> Criterion:
     if name not in CRITERIA:
         raise RecipeError(f"no importance is called {name!r}", where="importance", hint=nearest(name, CRITERIA))
     return CRITERIA[name]
+
+
+def criterion_in_memory(name: str) -> str:
+    """Why a criterion needs all weights in memory; empty if it does not.
+
+    Raises:
+        RecipeError: there is no such criterion.
+    """
+    found = find_criterion(name)
+    if found.by_tensor:
+        return ""
+    why = "runs the program on data" if found.needs_data else "compares all units with each other"
+    known = ", ".join(sorted(one.name for one in CRITERIA.values() if one.by_tensor))
+    return f"importance: {name} {why}; {known} take one weight after the other"
 
 
 def score(

@@ -37,6 +37,15 @@ def by_unit(analysis: Analysis, axis: Axis, name: str, dim: int, value: torch.Te
     Returns:
         ``[before, units, after]``, float32 or float64; a view where the dim is the axis itself.
     """
+    return _real(_rows(analysis, axis, name, dim, value))
+
+
+def _real(rows: torch.Tensor) -> torch.Tensor:
+    return rows if rows.dtype == torch.float64 else rows.float()
+
+
+def _rows(analysis: Analysis, axis: Axis, name: str, dim: int, value: torch.Tensor) -> torch.Tensor:
+    """The same in the tensor's own dtype."""
     before, after = math.prod(value.shape[:dim]), math.prod(value.shape[dim + 1 :])
     rows = value.detach().reshape(before, value.shape[dim], after)
     expression = analysis.tensors[name][dim]
@@ -45,7 +54,7 @@ def by_unit(analysis: Analysis, axis: Axis, name: str, dim: int, value: torch.Te
         unit = units(expression, axis)
         order = torch.argsort(unit, stable=True)[(unit < 0).sum() :]
         rows = rows.index_select(1, order.to(value.device)).reshape(before, axis.size, -1)
-    return rows if rows.dtype == torch.float64 else rows.float()
+    return rows
 
 
 def unit_sums(
@@ -64,9 +73,9 @@ def unit_sums(
     """
     found: list[torch.Tensor] = []
     for name, dim, value in parameters(analysis, axis):
-        tensors = [by_unit(analysis, axis, name, dim, x) for x in (value, *(source[name] for source in sources))]
+        tensors = [_rows(analysis, axis, name, dim, x) for x in (value, *(source[name] for source in sources))]
         pieces = zip(*map(_pieces, tensors), strict=True)
-        found.append(sum_pieces(_total(entry(*piece)) for piece in pieces))
+        found.append(sum_pieces(_total(entry(*map(_real, piece))) for piece in pieces))
     return found
 
 

@@ -15,7 +15,7 @@ from .criterion import Parts, criterion
 from .members import Elementwise, by_unit, parameters, unit_sums
 
 
-@criterion()
+@criterion(by_tensor=True)
 def l1(analysis: Analysis, axes: Sequence[Axis], calibration: Calibration) -> Parts:
     """Sum of absolute weights, ``sum |w|`` (Li et al. 2017, Pruning Filters for Efficient ConvNets).
 
@@ -24,7 +24,7 @@ def l1(analysis: Analysis, axes: Sequence[Axis], calibration: Calibration) -> Pa
     return _sums(analysis, axes, torch.Tensor.abs)
 
 
-@criterion(finish=torch.sqrt)
+@criterion(finish=torch.sqrt, by_tensor=True)
 def l2(analysis: Analysis, axes: Sequence[Axis], calibration: Calibration) -> Parts:
     """Euclidean norm of all weights of a unit, ``sqrt(sum w^2)`` (group norm; Fang et al. 2023, DepGraph).
 
@@ -39,7 +39,7 @@ def _lamp(scores: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(scores).scatter_(0, order, shares)
 
 
-@criterion(finish=_lamp, normalization="none")
+@criterion(finish=_lamp, normalization="none", by_tensor=True)
 def lamp(analysis: Analysis, axes: Sequence[Axis], calibration: Calibration) -> Parts:
     """Squared norm over that of all units at least as large (Lee et al. 2021, Layer-Adaptive Sparsity).
 
@@ -49,7 +49,7 @@ def lamp(analysis: Analysis, axes: Sequence[Axis], calibration: Calibration) -> 
     return _sums(analysis, axes, torch.Tensor.square)
 
 
-@criterion()
+@criterion(by_tensor=True)
 def bn_scale(analysis: Analysis, axes: Sequence[Axis], calibration: Calibration) -> Parts:
     """Absolute scale of batch norms, ``|gamma|`` (Liu et al. 2017, Network Slimming)."""
     scales = {
@@ -84,7 +84,7 @@ def fpgm(analysis: Analysis, axes: Sequence[Axis], calibration: Calibration) -> 
     return parts
 
 
-@criterion()
+@criterion(by_tensor=True)
 def random(analysis: Analysis, axes: Sequence[Axis], calibration: Calibration) -> Parts:
     """Uniform random numbers from 0 to 1, the same for a seed and an axis's name: what other criteria must beat."""
     parts: dict[Axis, list[torch.Tensor]] = {}
