@@ -27,7 +27,7 @@ def test_a_sub_network_of_a_latency_is_found(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(shrinking, "BATCH", 2)
     monkeypatch.setattr(shrinking, "measured", lambda program, first: (asked.append(program), 0.6)[1])
     setting = Setting(tmp_path, tmp_path / "table.json", first=1, steps=2, own=1, images=300, held_out=8, trials=24)
-    assert find_space(shrinking.elastic(0, setting), **SHRINK).count == 1120
+    assert find_space(shrinking.elastic(0, setting), **SHRINK).count == 512
     found = shrinking.searched(Cell("elastic", 0.6, 0), setting)
     assert asked == [found]
     first, own = (
