@@ -174,8 +174,11 @@ def elastic(seed: int, setting: Setting) -> graphc.Program:
 
 
 @cache
-def table(setting: Setting) -> LatencyTable:
-    """The latency table: what some sub-networks need was measured, on weights that do not matter to it."""
+def table(setting: Setting) -> tuple[LatencyTable, graphc.Program, dict[float, graphc.Program]]:
+    """The latency table; the whole network, and random sub-networks by what it says that they take of its latency.
+
+    Their weights, which do not matter to it, are random.
+    """
     torch.manual_seed(0)
     program = graphc.capture(Net().eval(), (torch.randn(3, 1, 14, 14),))
     space, draw = find_space(program, **SHRINK), torch.Generator().manual_seed(0)
@@ -183,7 +186,16 @@ def table(setting: Setting) -> LatencyTable:
     found = open_table(setting.table)
     apart = [found.take_apart(one, {"batch": BATCH}) for one in some]
     found.extend(apart, most=16, keep=lambda: save_table(found, setting.table))
-    return found
+    first, *others = (found.predict(one).ms for one in apart)
+    return found, program, {ms / first: one for ms, one in zip(others, some[1:], strict=True)}
+
+
+@cache
+def off(share: float, setting: Setting) -> float:
+    """What networks of about a latency are measured to take, in units of what the table says."""
+    _, program, some = table(setting)
+    nearest = sorted(some, key=lambda told: abs(told / share - 1))[:4]
+    return statistics.median(measured(some[told], program) / told for told in nearest)
 
 
 def measured(program: graphc.Program, first: graphc.Program) -> float:
@@ -194,7 +206,7 @@ def measured(program: graphc.Program, first: graphc.Program) -> float:
 
 def recipe(model: Path, share: float, seed: int, setting: Setting) -> Recipe:
     """That of a search for the best sub-network within a latency."""
-    table(setting)
+    limit = share * (1 + NEAR / 2) / off(share, setting)
     this = "benchmarks.quality.fashion_mnist_shrinking"
     own = {"folder": str(setting.folder), "images": setting.images, "held_out": setting.held_out}
     choices = {"kernel": {"each": list(SHRINK["kernel"])}, "width": {"each": list(SHRINK["width"])}}
@@ -211,7 +223,7 @@ def recipe(model: Path, share: float, seed: int, setting: Setting) -> Recipe:
             "bench": {"batch": BATCH, "threads": 1},
             "search": {
                 "choices": {"slice-elastic": choices},
-                "constraints": {"latency_ms": f"{share * (1 + NEAR / 2):.2%}"},
+                "constraints": {"latency_ms": f"{limit:.2%}"},
                 "objectives": ["metric"],
                 "latency_table": str(setting.table),
                 "trials": setting.trials,
