@@ -21,7 +21,7 @@ from .finetune import Finetune
 from .training.bilevel import Bilevel
 from .training.feed import Endless
 from .training.loop import Loop
-from .training.optimisation import OPTIMIZERS, check_options, find_optimizer
+from .training.optimisation import OPTIMIZERS, check_options, with_options
 from .training.rehearsal import check_labels
 from .training.train import copied
 
@@ -50,8 +50,10 @@ class SearchDarts(Finetune):
         "validation"
     )
     architecture_optimizer: Annotated[str, Field(description="Of the architecture parameters.")] = "adam"
-    architecture_learning_rate: Annotated[float, Field(gt=0, description="Constant.")] = 3e-4
-    architecture_weight_decay: Annotated[float, Field(ge=0, description="Of all architecture parameters.")] = 1e-3
+    architecture_learning_rate: Annotated[float, Field(gt=0, le=1e6, description="Constant.")] = 3e-4
+    architecture_weight_decay: Annotated[float, Field(ge=0, le=1e6, description="Of all architecture parameters.")] = (
+        1e-3
+    )
     architecture_options: Annotated[
         dict[str, Any], Field(description="More arguments of the architecture's optimizer.")
     ] = field(default_factory=lambda: {"betas": (0.5, 0.999)})
@@ -92,13 +94,8 @@ class SearchDarts(Finetune):
         tensors, context, feed = program.tensors(), parts["context"], parts["feed"]
         found = (tensors[name] for name in find_space(program).architecture())
         architecture = [tensor for tensor in found if isinstance(tensor, Parameter)]
-        optimizer: Any = find_optimizer(self.architecture_optimizer)
-        searcher = optimizer(
-            architecture,
-            lr=self.architecture_learning_rate,
-            weight_decay=self.architecture_weight_decay,
-            **self.architecture_options,
-        )
+        own = {"lr": self.architecture_learning_rate, "weight_decay": self.architecture_weight_decay}
+        searcher = with_options(self.architecture_optimizer, architecture, {**own, **self.architecture_options})
         validation = replace(feed, load=partial(context.loader, self.validation_data), seed=feed.seed + 1)
         check_labels(parts["stage"], next(Endless(validation)), self.title)
         return Bilevel(

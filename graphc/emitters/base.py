@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import importlib.metadata
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,7 +145,7 @@ def find_emitter(path: str | Path) -> type[Emitter]:
     Raises:
         EmitError: no emitter handles the suffix; names the nearest ones.
     """
-    suffix = FOLDER if str(path).endswith("/") or Path(path).is_dir() else Path(path).suffix or FOLDER
+    suffix = FOLDER if str(path).endswith("/") or os.path.isdir(path) else Path(path).suffix or FOLDER
     if suffix in _registered:
         return _registered[suffix]
     points = {point.name: point for point in importlib.metadata.entry_points(group=GROUP)}

@@ -45,13 +45,13 @@ def check_writable(path: str | Path) -> None:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _hidden(path.parent):
-            pass
-    except OSError as error:
+        with _hidden(path.parent) as folder:
+            (folder / path.name).touch()  # its name may be too long, or none that a file can have
+    except (OSError, ValueError) as error:
         raise EmitError(
             "the artifact cannot be written there",
-            where=str(path),
-            why=f"{type(error).__name__}: {error.strerror}",
+            where=repr(str(path)) if "\0" in str(path) else str(path),
+            why=f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}",
             hint="choose a folder that exists, has room, and may be written",
         ) from error
     if path.is_dir() and any(path.iterdir()) and not (path / MARK).is_file():

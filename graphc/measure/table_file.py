@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,7 +40,7 @@ def open_table(path: str | Path | None = None, threads: int = 1) -> LatencyTable
         GraphError: the file is no latency table, or holds for another machine, runtime or number of threads.
     """
     machine = this_machine()
-    if path is None or not Path(path).exists():
+    if path is None or not os.path.exists(path):
         return LatencyTable(machine, threads)
     path = Path(path)
     try:

@@ -11,7 +11,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator
 
 from graphc.errors import RecipeError, nearest
 from graphc.ir.contract import Contract
@@ -75,6 +77,13 @@ def missing_data(who: str, name: str, known: Iterable[str], why: str = "") -> Re
     return RecipeError(f"{who} needs data called {name!r}", where="data", why=why, hint=hint)
 
 
+def _printable(name: str | None) -> str | None:
+    """A name goes into reports and into the record of every file, where control characters have no place."""
+    if name is not None and not name.isprintable():
+        raise ValueError("a name has printable characters only")
+    return name
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pass(Checked, abc.ABC):
     """One transformation of a Program.
@@ -88,7 +97,7 @@ class Pass(Checked, abc.ABC):
     """Is what the pass compresses there or not, as layers are, so that it has no ratio?"""
     trains: ClassVar[bool] = False
     """Does it change weights by training, so that the metric is worth taking after it?"""
-    name: str | None = None
+    name: Annotated[str | None, AfterValidator(_printable)] = None
 
     @property
     def title(self) -> str:

@@ -81,7 +81,7 @@ def options(kind: type[Checked]) -> Mapping[str, pydantic.TypeAdapter[Any]]:
 @cache
 def _adapters(kind: Any) -> dict[str, pydantic.TypeAdapter[Any]]:
     hints = typing.get_type_hints(kind, include_extras=True)
-    config = pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    config = pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
     adapters: dict[str, pydantic.TypeAdapter[Any]] = {}
     for option in dataclasses.fields(kind):
         annotation = hints[option.name]

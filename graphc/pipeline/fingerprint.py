@@ -7,6 +7,7 @@ read whole) is not known: see ``Mark``.
 from __future__ import annotations
 
 import dataclasses
+import os
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
@@ -102,7 +103,7 @@ def _say_named(name: str, words: list[str]) -> bool:
     if TARGET.fullmatch(name):
         return _say_code(name.partition(":")[0], words)
     path = Path(name)
-    if len(name) < 4096 and (path.suffix or "/" in name) and path.exists():  # a longer one is no path
+    if len(name) < 4096 and (path.suffix or "/" in name) and os.path.exists(path):  # a longer one is no path
         return _say_content(path, words)
     return True
 

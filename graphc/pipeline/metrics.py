@@ -18,11 +18,13 @@ from graphc.ir.program import Program
 from graphc.measure.fidelity import shared_outputs
 from graphc.pipeline.batches import Batch, batches, taken_by
 from graphc.pipeline.objective import IGNORED, logits, rows
-from graphc.pipeline.targets import find_target
+from graphc.pipeline.targets import find_function, guarded
 
 Function = Callable[[Program, Iterable[Any]], float]
 
 SMALLER_IS_BETTER = frozenset({"perplexity"})
+LARGEST = math.log(1e300)
+"""Of what is no number after ``exp``."""
 
 
 class Measure(Protocol):
@@ -52,7 +54,12 @@ class Metric:
         Raises:
             GraphError: it is not a finite number.
         """
-        value = float(self.function(program, loader))
+        found = self.function(program, loader)
+        try:
+            value = float(found)
+        except (TypeError, ValueError, RuntimeError) as error:
+            what = f"the metric {self.name} gives a {type(found).__name__}"
+            raise GraphError(what, where="metric", why=str(error), hint="it must give one number") from error
         if not math.isfinite(value):
             hint = "look at the data and at the outputs of the program on it"
             raise GraphError(f"the metric {self.name} is {value}", where="metric", hint=hint)
@@ -92,11 +99,16 @@ def perplexity(program: Program, loader: Iterable[Any], original: Program | None
     total = count = 0.0
     with torch.no_grad():
         for batch in batches(program, loader):
-            found = logits(program(*batch.args, **batch.kwargs))[:, :-1].flatten(0, 1).float()
-            labels = _labels(batch, "perplexity")[:, 1:].flatten()
-            total += float(F.cross_entropy(found, labels, ignore_index=IGNORED, reduction="sum"))
-            count += int((labels != IGNORED).sum())
-    return math.exp(total / max(1, count))
+            found, labels = logits(program(*batch.args, **batch.kwargs)), _labels(batch, "perplexity")
+            if found.dim() != 3 or labels.shape != found.shape[:2]:
+                why = f"outputs are {list(found.shape)}, labels {list(labels.shape)}"
+                hint = "it is of logits [batch, tokens, vocabulary] and ids [batch, tokens]"
+                raise RecipeError("perplexity does not fit the program", where="metric", why=why, hint=hint)
+            flat, targets = rows(found[:, :-1], labels[:, 1:])
+            total += float(F.cross_entropy(flat.float(), targets, ignore_index=IGNORED, reduction="sum"))
+            count += int((targets != IGNORED).sum())
+    mean = total / max(1, count)
+    return math.exp(mean) if mean < LARGEST else math.inf
 
 
 def cosine(program: Program, loader: Iterable[Any], original: Program | None = None) -> float:
@@ -109,9 +121,11 @@ def cosine(program: Program, loader: Iterable[Any], original: Program | None = N
             args, kwargs = taken_by(original, batch)
             first, second = program(*batch.args, **batch.kwargs), original(*args, **kwargs)
             pairs = shared_outputs(program.contract, first, original.contract, second)
-            own, other = next(
-                (x.flatten(1).double(), y.flatten(1).double()) for _, x, y in pairs if x.is_floating_point()
-            )
+            real = [(x, y) for _, x, y in pairs if x.is_floating_point() and x.dim() and x.shape == y.shape]
+            if not real:
+                why = "no floating-point output of the program is one of the original, of the same shape"
+                raise RecipeError("cosine finds nothing to compare", where="metric", why=why)
+            own, other = (value.reshape(len(value), -1).double() for value in real[0])
             total += float(F.cosine_similarity(own, other).sum())
             count += batch.size
     return total / count
@@ -147,8 +161,8 @@ def find_metric(name: str, original: Program | None = None) -> Metric:
         RecipeError: there is none.
     """
     if ":" in name:
-        function = find_target(name, "metric")
-        return Metric(name, function, getattr(function, "greater_is_better", True))
+        greater = getattr(find_function(name, "metric"), "greater_is_better", True)
+        return Metric(name, guarded(name, "metric"), greater)
     top = re.fullmatch(r"top-([1-9]\d*)", name)
     if top is not None:
         return Metric(name, partial(accuracy, k=int(top[1])))

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 from graphc.errors import GraphError, RecipeError, nearest
-from graphc.pipeline.targets import find_target
+from graphc.pipeline.targets import guarded
 
 Loss = Callable[[Any, Any], torch.Tensor]
 """Outputs and labels of a batch to a scalar: the mean over the batch."""
@@ -63,13 +63,18 @@ def rows(found: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch
     integer labels fit only so, classes may also be dim 1 of three dims, or the last of four.
 
     Raises:
-        RecipeError: the shapes do not fit, or labels are no tensor.
+        RecipeError: the shapes do not fit, labels are no tensor, or one is of no class.
     """
     dim = class_dim(found, labels)
     matrix = found.movedim(dim, -1).flatten(0, -2)
     if labels.is_floating_point():
         return matrix, labels.movedim(dim, -1).flatten(0, -2).to(found.dtype)
-    return matrix, labels.flatten().long()
+    classes = labels.flatten().long()
+    beyond = classes[(classes != IGNORED) & ((classes < 0) | (classes >= matrix.shape[1]))]
+    if len(beyond):
+        why = f"the outputs have {matrix.shape[1]} classes, numbered from 0; {IGNORED} does not count"
+        raise RecipeError(f"a label is {int(beyond[0])}", where="data", why=why)
+    return matrix, classes
 
 
 def counted(labels: torch.Tensor) -> torch.Tensor:
@@ -126,8 +131,7 @@ def find_loss(name: str) -> Loss:
         RecipeError: there is none.
     """
     if ":" in name:
-        found: Loss = find_target(name, "loss")
-        return found
+        return guarded(name, "loss")
     if name not in LOSSES:
         hint = f"{nearest(name, LOSSES)}; or write package.module:callable"
         raise RecipeError(f"no loss is called {name!r}", where="loss", hint=hint)

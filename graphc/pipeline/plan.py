@@ -260,7 +260,10 @@ def check_outputs(
 
 def _stays(folder: Path, name: str) -> bool:
     """Is the place of an artifact in the folder, also where a folder in it is a link?"""
-    return (folder / name).parent.resolve().is_relative_to(folder.resolve())
+    try:
+        return (folder / name).parent.resolve().is_relative_to(folder.resolve())
+    except ValueError:  # it has a character that no path can have
+        return False
 
 
 def emit_options(

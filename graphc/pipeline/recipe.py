@@ -70,7 +70,7 @@ class Recipe(Strict):
     dynamic: dict[str, dict[int, str]] | None = Field(default=None, description="Dims that vary, by input.")
     data: dict[str, Target] = Field(default_factory=dict, description="Loaders by name: train, calibration, eval.")
     metric: str | None = Field(default=None, description="accuracy, top-5, f1, perplexity, cosine, or a target.")
-    seed: int = Field(default=0, description="Seed of everything random.")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of everything random.")
     passes: list[dict[str, Any]] = Field(default_factory=list, description="Passes in the order in which they run.")
     emit: list[str] = Field(default_factory=list, description="Files to write: .onnx, .pt2, or a folder.")
     opset_version: int | None = Field(default=None, description="ONNX opset.")
@@ -143,17 +143,21 @@ def make_input(name: str, spec: ExampleInput, generator: torch.Generator) -> tor
     """A tensor from its description.
 
     Raises:
-        RecipeError: the dtype is not known.
+        RecipeError: the dtype is not known, or no such tensor can be made.
     """
     dtype = getattr(torch, spec.dtype, None)
     if not isinstance(dtype, torch.dtype):
         hint = nearest(spec.dtype, ["float32", "float16", "bfloat16", "int64", "int32", "bool"])
         raise RecipeError(f"no dtype is called {spec.dtype!r}", where=f"example_inputs.{name}", hint=hint)
-    if spec.fill is not None:
-        return torch.full(spec.shape, spec.fill, dtype=dtype)
-    if dtype.is_floating_point:
-        return torch.randn(spec.shape, generator=generator).to(dtype)
-    return torch.randint(spec.low, spec.high, spec.shape, generator=generator).to(dtype)
+    try:
+        if spec.fill is not None:
+            return torch.full(spec.shape, spec.fill, dtype=dtype)
+        if dtype.is_floating_point:
+            return torch.randn(spec.shape, generator=generator).to(dtype)
+        return torch.randint(spec.low, spec.high, spec.shape, generator=generator).to(dtype)
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
+        why = next(iter(str(error).splitlines()), "")
+        raise RecipeError("the example input cannot be made", where=f"example_inputs.{name}", why=why) from error
 
 
 def read_recipe(source: str | Path | Mapping[str, Any]) -> Recipe:

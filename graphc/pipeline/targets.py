@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from torch.export import ExportedProgram
 
 from graphc.emitters.base import load
-from graphc.errors import RecipeError, nearest
+from graphc.errors import GraphError, RecipeError, nearest
 from graphc.ir.program import Program
 
 Model = torch.nn.Module | ExportedProgram | Program
@@ -25,8 +26,8 @@ def find_target(target: str, where: str) -> Any:
     Raises:
         RecipeError: the text is no target, the module does not import, or it has no such name.
     """
-    module_name, colon, name = target.partition(":")
-    if not colon or not name:
+    module_name, _, name = target.partition(":")
+    if not name or not all(part.isidentifier() for part in module_name.split(".")):
         hint = "write package.module:callable"
         raise RecipeError(f"{target!r} is not a target", where=where, hint=hint)
     try:
@@ -34,6 +35,10 @@ def find_target(target: str, where: str) -> Any:
     except ImportError as error:
         hint = f"install the package that has {module_name!r}, or run where it can be imported"
         raise RecipeError(f"cannot import {module_name!r}", where=where, why=str(error), hint=hint) from error
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        hint = "import it in Python, and mend what fails"
+        raise RecipeError(f"the module {module_name!r} fails", where=where, why=why, hint=hint) from error
     for part in name.split("."):
         if not hasattr(value, part):
             hint = nearest(part, [n for n in dir(value) if not n.startswith("_")])
@@ -48,20 +53,52 @@ def call_target(target: str, kwargs: Mapping[str, Any], where: str) -> Any:
     Raises:
         RecipeError: the target is not callable, or fails.
     """
-    function = find_target(target, where)
-    if not callable(function):
-        raise RecipeError(f"{target!r} is not callable", where=where, why=f"it is a {type(function).__name__}")
+    function = find_function(target, where)
     return _guarded(lambda: function(**kwargs), f"{target}(...)", where)
+
+
+def find_function(target: str, where: str) -> Callable[..., Any]:
+    """The callable that a target speaks of.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    found = find_target(target, where)
+    if not callable(found):
+        raise RecipeError(f"{target!r} is not callable", where=where, why=f"it is a {type(found).__name__}")
+    function: Callable[..., Any] = found
+    return function
+
+
+def guarded(target: str, where: str) -> Callable[..., Any]:
+    """The callable that a target speaks of; when it fails, the error names it.
+
+    Raises:
+        RecipeError: there is none, or, later, it fails with something else than a GraphError.
+    """
+    function = find_function(target, where)
+
+    def call(*args: Any) -> Any:
+        try:
+            return function(*args)
+        except GraphError:
+            raise
+        except Exception as error:
+            raise _failed(error, f"{target}(...)", where) from error
+
+    return call
 
 
 def _guarded(make: Callable[[], Any], what: str, where: str) -> Any:
     try:
         return make()
     except Exception as error:
-        why = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-        raise RecipeError(
-            f"{what} failed", where=where, why=why, hint="run it with --debug for the traceback"
-        ) from error
+        raise _failed(error, what, where) from error
+
+
+def _failed(error: Exception, what: str, where: str) -> RecipeError:
+    why = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
+    return RecipeError(f"{what} failed", where=where, why=why, hint="run it with --debug for the traceback")
 
 
 def load_model(target: str, kwargs: Mapping[str, Any], where: str = "model") -> Model:
@@ -77,7 +114,7 @@ def load_model(target: str, kwargs: Mapping[str, Any], where: str = "model") -> 
         RecipeError: nothing of the kind exists, or loading it fails.
     """
     path = Path(target)
-    if path.exists():
+    if os.path.exists(path):
         return _from_path(path, kwargs, where)
     if ":" in target:
         made = call_target(target, kwargs, where)

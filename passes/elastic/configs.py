@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,9 @@ def read_config(source: str | Mapping[str, Any], net: Supernet, where: str) -> R
     values = _load(source, where) if isinstance(source, str) else source
     values = {str(key): value for key, value in values.items() if key not in RESOLUTION}
     if values and all(isinstance(value, Mapping) and "chosen" in value for value in values.values()):
-        return mmrazor({key: value["chosen"] for key, value in values.items()}, net, where)
+        chosen = {key: value["chosen"] for key, value in values.items()}
+        _check(chosen, where, lists=False)
+        return mmrazor(chosen, net, where)
     for keys, read in (((*OFA, *LISTS), _ofa), (ATTENTIVE, attentive)):
         if values.keys() & set(keys):
             unknown = next((key for key in values if key not in keys), None)
@@ -45,15 +48,35 @@ def read_config(source: str | Mapping[str, Any], net: Supernet, where: str) -> R
                 raise RecipeError(
                     f"the config has an unknown key {unknown!r}", where=where, hint=nearest(unknown, keys)
                 )
-            return read(values, net, where)
+            _check(values, where, single=read is _ofa)
+            return read({key: value for key, value in values.items() if value is not None}, net, where)
     formats = f"{{{', '.join(OFA)}}}, {{{', '.join(ATTENTIVE)}}} or {{path: {{chosen: value}}}}"
     raise RecipeError("the config is of no known format", where=where, why=f"its keys are {list(values)}", hint=formats)
+
+
+def _check(values: Mapping[str, Any], where: str, single: bool = True, lists: bool = True) -> None:
+    """See that values are numbers, or lists with a number or null for each.
+
+    Raises:
+        RecipeError: one is something else.
+    """
+    for key, value in values.items():
+        listed = isinstance(value, (list, tuple))
+        parts = value if listed else [value]
+        allowed = value is None or (lists if listed else single)
+        if not allowed or not all(v is None or _is_number(v) for v in parts):
+            hint = " or ".join(["a number"] * single + ["a list of numbers"] * lists)
+            raise RecipeError(f"{key} of the config cannot be {value!r}", where=where, hint=f"it is {hint}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _load(path: str, where: str) -> Mapping[Any, Any]:
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise RecipeError(f"cannot read the config {path!r}", where=where, why=str(error)) from error
     if not isinstance(values, Mapping):
         raise RecipeError(f"the config {path!r} is no mapping", where=where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -127,14 +128,14 @@ def find_target(name: str) -> Target:
         RecipeError: there is none, or the file is not one; says what is wrong in it.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
-    if not path.is_file():
+    if not os.path.isfile(path):
         hint = f"{nearest(name, known_targets())}; or give a .yaml file like those in graphc/passes/quantize/targets"
         raise RecipeError(f"no target is called {name!r}", where="target", hint=hint)
     try:
         return Target.model_validate({"name": path.stem, **yaml.safe_load(path.read_text(encoding="utf-8"))})
-    except (yaml.YAMLError, TypeError) as error:
-        raise RecipeError(f"the target {name!r} cannot be read", where=str(path), why=str(error)) from error
     except ValidationError as error:
         first = error.errors()[0]
         why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise RecipeError(f"the target {name!r} is not right", where=str(path), why=why) from error
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise RecipeError(f"the target {name!r} cannot be read", where=str(path), why=str(error)) from error

@@ -17,9 +17,12 @@ from graphc.errors import RecipeError, nearest
 OPTIMIZERS: Mapping[str, type[Optimizer]] = {
     name.lower(): kind
     for name, kind in vars(torch.optim).items()
-    if isinstance(kind, type) and issubclass(kind, Optimizer) and kind not in (Optimizer, torch.optim.LBFGS)
+    if isinstance(kind, type)
+    and issubclass(kind, Optimizer)
+    and kind not in (Optimizer, torch.optim.LBFGS, torch.optim.SparseAdam)
 }
-"""Those of torch.optim by their names in small letters; LBFGS, which runs the model itself, is none of them."""
+"""Those of torch.optim by their names in small letters; LBFGS, which runs the model itself, is none of them, nor is
+SparseAdam, which takes no dense gradients."""
 
 SCHEDULES: Mapping[str, Callable[[float], float]] = {
     "constant": lambda t: 1.0,
@@ -46,8 +49,12 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
     Raises:
         RecipeError: it does not; names the nearest that it takes.
     """
-    known = [key for key in inspect.signature(find_optimizer(name)).parameters if key not in ("self", "params")]
+    every = inspect.signature(find_optimizer(name)).parameters
+    known = [key for key in every if key not in ("self", "params", "lr", "weight_decay")]
     for key in options:
+        if key in ("lr", "weight_decay"):
+            what = f"{key} is no option of the optimizer in a recipe"
+            raise RecipeError(what, where="optimizer_options", hint="the pass has learning_rate and weight_decay")
         if key not in known:
             what = f"the optimizer {name} has no option {key!r}"
             raise RecipeError(what, where="optimizer_options", hint=nearest(key, known))
@@ -56,14 +63,32 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
 def make_optimizer(
     name: str, parameters: Iterable[Parameter], learning_rate: float, weight_decay: float, options: Mapping[str, Any]
 ) -> Optimizer:
-    """An optimiser; biases and scales, which vary along one dim, do not decay."""
+    """An optimiser; biases and scales, which vary along one dim, do not decay.
+
+    Raises:
+        RecipeError: it does not take such parameters, or an option has a wrong value.
+    """
     every = list(parameters)
     groups = [
         {"params": [p for p in every if _varies(p) > 1], "weight_decay": weight_decay},
         {"params": [p for p in every if _varies(p) <= 1], "weight_decay": 0.0},
     ]
+    return with_options(name, [g for g in groups if g["params"]], {"lr": learning_rate, **options})
+
+
+def with_options(name: str, parameters: Iterable[Any], options: Mapping[str, Any]) -> Optimizer:
+    """An optimiser of torch by its name, with its own arguments.
+
+    Raises:
+        RecipeError: it does not take such parameters, or an option has a wrong value.
+    """
     kind: Any = find_optimizer(name)
-    made: Optimizer = kind([g for g in groups if g["params"]], lr=learning_rate, **options)
+    try:
+        made: Optimizer = kind(parameters, **options)
+    except (TypeError, ValueError, RuntimeError) as error:
+        what = f"the optimizer {name} cannot be made"
+        hint = "change optimizer_options, or choose another optimizer"
+        raise RecipeError(what, where="optimizer", why=str(error), hint=hint) from error
     return made
 
 

@@ -35,10 +35,10 @@ class Settings(Pass):
     epochs: Annotated[int | None, Field(ge=1, description="Times to go through the data; or give steps.")] = None
     steps: Annotated[int | None, Field(ge=1, description="Steps of the optimizer; or give epochs.")] = None
     optimizer: Annotated[str, Field(description=f"One of torch.optim: {', '.join(sorted(OPTIMIZERS))}.")] = "adamw"
-    learning_rate: Annotated[float, Field(gt=0, description="The greatest, after the warm-up.")] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0, description="Of matrices and kernels; biases and norms have none.")] = (
-        0.0
-    )
+    learning_rate: Annotated[float, Field(gt=0, le=1e6, description="The greatest, after the warm-up.")] = 1e-3
+    weight_decay: Annotated[
+        float, Field(ge=0, le=1e6, description="Of matrices and kernels; biases and norms have none.")
+    ] = 0.0
     optimizer_options: Annotated[
         dict[str, Any], Field(description="More arguments of the optimizer: {momentum: 0.9}.")
     ] = field(default_factory=dict)

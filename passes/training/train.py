@@ -83,6 +83,15 @@ class Train(Settings):
         self._guard(result, state, context)
         return result
 
+    def ensures(self, before: Program, after: Program) -> None:
+        """All that was finite still is: the last step, whose loss nobody took, may have been one too far."""
+        super().ensures(before, after)
+        finite = {name for name, value in before.tensors().items() if bool(value.isfinite().all())}
+        for name, value in after.tensors().items():
+            if name in finite and not bool(value.isfinite().all()):
+                hint = "lower learning_rate, add warmup or max_grad_norm"
+                raise GraphError(f"{name} is not finite after training", where=f"pass {self.title}", hint=hint)
+
     def _loop(self, student: Program, context: Context, accelerator: Any) -> tuple[Loop, list[str]]:
         """The training of a student whose tensors are its own, rehearsed; and what no loss depends on."""
         hooks = self.hooks()

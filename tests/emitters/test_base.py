@@ -96,6 +96,8 @@ def test_a_tolerance_is_an_option(tmp_path: Path) -> None:
         ("x.onnx", {"opset_version": 3}, "give a number from"),
         ("file/x.onnx", {}, "cannot be written there"),
         ("full/", {}, "did not write"),
+        ("x" * 300, {}, "cannot be written there"),
+        ("x\0.pt2", {}, "cannot be written there"),
     ],
 )
 def test_refused_before_any_work(tmp_path: Path, path: str, options: dict[str, Any], text: str) -> None:

@@ -231,6 +231,11 @@ def test_reading_data_does_not_disturb_what_is_drawn() -> None:
     assert torch.equal(torch.rand(2), expected)
 
 
+def test_a_long_text_is_no_path() -> None:
+    assert mark("a sentence. " * 100) == mark("a sentence. " * 100)
+    assert mark("a/" + "b" * 300) != mark("a/" + "c" * 300)
+
+
 def test_marks_tell_options_apart(tmp_path: Path) -> None:
     file = tmp_path / "target.yaml"
     file.write_text("a")

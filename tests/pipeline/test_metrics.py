@@ -105,6 +105,41 @@ def test_a_target_says_which_way_is_better_and_must_be_a_number() -> None:
         metric(same(4, 7), [])
 
 
+def failing(program: graphc.Program, loader: Any) -> float:
+    return 1 / 0
+
+
+def nothing(program: graphc.Program, loader: Any) -> None:
+    return None
+
+
+def test_a_target_that_is_no_metric_is_told() -> None:
+    with pytest.raises(graphc.GraphError, match="'math:pi' is not callable"):
+        find_metric("math:pi")
+    with pytest.raises(graphc.GraphError, match="test_metrics:failing") as error:
+        find_metric("tests.pipeline.test_metrics:failing")(same(4, 7), [])
+    assert "ZeroDivisionError" in error.value.why
+    with pytest.raises(graphc.GraphError, match="gives a NoneType"):
+        find_metric("tests.pipeline.test_metrics:nothing")(same(4, 7), [])
+
+
+@pytest.mark.parametrize("name", ["accuracy", "f1"])
+def test_labels_of_no_class_are_refused(name: str) -> None:
+    found, labels = scores()
+    with pytest.raises(graphc.GraphError, match="a label is 7") as error:
+        find_metric(name)(same(4, 7), [(found, labels.where(labels > 0, 7))])
+    assert "7 classes" in error.value.why
+
+
+def test_perplexity_is_of_tokens() -> None:
+    with pytest.raises(graphc.GraphError, match="perplexity does not fit the program"):
+        find_metric("perplexity")(same(4, 7), [scores()])
+    certain = torch.zeros(2, 5, 3)
+    certain[..., 0] = 1e6
+    with pytest.raises(graphc.GraphError, match="perplexity is inf"):
+        find_metric("perplexity")(same(4, 5, 3), [(certain, torch.ones(2, 5, dtype=torch.long))])
+
+
 @pytest.mark.parametrize("name", ["acuracy", "top-0", "top"])
 def test_unknown_metrics_name_the_nearest(name: str) -> None:
     with pytest.raises(graphc.GraphError, match="no metric is called") as error:

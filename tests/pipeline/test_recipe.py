@@ -38,6 +38,8 @@ def test_a_recipe_makes_its_passes_and_inputs() -> None:
         ({"bench": {"thread": 2}}, ["bench.thread", "'threads'"]),
         ({"bench": {"threads": 0}}, ["bench.threads", "greater than or equal to 1"]),
         ({"seed": "many"}, ["seed", "integer"]),
+        ({"seed": -1}, ["seed", "greater than or equal to 0"]),
+        ({"seed": 2**32}, ["seed", "less than"]),
         ({"example_inputs": {"x": {"shape": [2], "dtyp": "int64"}}}, ["dtyp"]),
     ],
 )
@@ -54,6 +56,8 @@ def test_wrong_keys_are_refused_with_the_nearest(change: dict[str, Any], words: 
         ({"pruning_ratio": 0.5}, ["a pass has no type", "passes[0]"]),
         ({"type": "prune-filters", "ratio": 0.5}, ["no option 'ratio'", "'pruning_ratio'", "passes[0]"]),
         ({"type": "prune-filters", "pruning_ratio": 1.2}, ["pruning_ratio", "1.2", "passes[0]"]),
+        ({"type": "finetune", "steps": 1, "learning_rate": float("inf")}, ["learning_rate", "finite"]),
+        ({"type": "recalibrate", "name": "a\x00b"}, ["name", "printable"]),
     ],
 )
 def test_wrong_passes_are_refused(spec: dict[str, Any], words: list[str]) -> None:
@@ -68,6 +72,29 @@ def test_two_passes_need_two_names() -> None:
         read_recipe({**GOOD, "passes": twice}).make_passes()
     named = [twice[0], {**twice[1], "name": "again"}]
     assert [p.title for p in read_recipe({**GOOD, "passes": named}).make_passes()] == ["prune-filters", "again"]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"shape": [-1]},
+        {"shape": [2], "dtype": "int64", "low": 3, "high": 3},
+        {"shape": [2], "dtype": "int64", "fill": 1e300},
+        {"shape": [2], "dtype": "qint8"},
+    ],
+)
+def test_inputs_that_cannot_be_made_are_refused(spec: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match="the example input cannot be made") as caught:
+        read_recipe({**GOOD, "example_inputs": {"x": spec}}).inputs()
+    assert caught.value.where == "example_inputs.x"
+
+
+def test_a_module_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_module_of_a_user.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RecipeError, match="the module 'broken_module_of_a_user' fails") as caught:
+        load_model("broken_module_of_a_user:net", {})
+    assert "ZeroDivisionError" in caught.value.why
 
 
 @pytest.mark.parametrize(
@@ -97,6 +124,10 @@ def test_yaml_cannot_make_objects(tmp_path: Path) -> None:
         ("tests.models:image", ["gives no model", "Tensor"]),
         ("resnet50", ["does not exist", "package.module:callable"]),
         ("torch:__version__", ["not callable"]),
+        (":build", ["is not a target", "package.module:callable"]),
+        (".models:Residual", ["is not a target"]),
+        ("tests.mo\0dels:Residual", ["is not a target"]),
+        ("x" * 300, ["does not exist"]),
         ("tests.models:Transformer.forward", ["failed", "TypeError"]),
     ],
 )

@@ -277,9 +277,17 @@ def test_a_scheme_that_the_target_cannot_run() -> None:
         Quantize(scheme="W8A8-dynamic", target="tensorrt")
 
 
-def test_a_target_that_is_none() -> None:
+@pytest.mark.parametrize("name", ["onnxruntim-cpu", "x" * 300, "a\0.yaml"])
+def test_a_target_that_is_none(name: str) -> None:
     with pytest.raises(RecipeError, match=r"onnxruntime-cpu"):
-        Quantize(target="onnxruntim-cpu")
+        Quantize(target=name)
+
+
+@pytest.mark.parametrize("content", [b"weights: [", b"\xff\xfe\xff", b"- a"])
+def test_a_target_that_cannot_be_read(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes(content)
+    with pytest.raises(RecipeError, match="cannot be read"):
+        Quantize(target=str(tmp_path / "mine.yaml"))
 
 
 def test_blocks_that_no_kernel_has() -> None:

@@ -15,6 +15,7 @@ from graphc.passes.training.taps import find_tap
 from torch import nn
 
 import graphc
+from graphc.ir.edit import rebuild
 from graphc.ir.masks import find_masks
 from graphc.ir.taps import tapped
 from tests.models import image, residual, seeded, tiny_bert, tokens, transformer
@@ -253,6 +254,9 @@ def test_a_generator_is_made_anew_for_each_epoch() -> None:
         ({"epochs": 1, "steps": 2}, "exactly one of epochs and steps"),
         ({"epochs": 1, "optimizer": "adamm"}, "no optimizer is called 'adamm'"),
         ({"epochs": 1, "optimizer_options": {"momentun": 0.9}, "optimizer": "sgd"}, "no option 'momentun'"),
+        ({"epochs": 1, "optimizer_options": {"lr": 0.9}}, "lr is no option of the optimizer in a recipe"),
+        ({"epochs": 1, "learning_rate": 1e45}, "learning_rate"),
+        ({"epochs": 1, "optimizer": "sparseadam"}, "no optimizer is called 'sparseadam'"),
         ({"epochs": 1, "schedule": "cos"}, "no schedule is called 'cos'"),
         ({"epochs": 1, "losses": [{"type": "kl"}]}, "needs a teacher"),
         ({"epochs": 1, "losses": [{"type": "cross_entropy"}]}, "no loss is called"),
@@ -277,6 +281,31 @@ def test_wrong_options_are_refused(options: dict[str, Any], words: str) -> None:
 def test_wrong_data_is_refused_before_training(data: dict[str, Any], words: str) -> None:
     with pytest.raises(graphc.GraphError, match=words):
         tuned(classifier(), epochs=1, data=data)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"optimizer": "muon"}, "the optimizer muon cannot be made"),
+        ({"optimizer": "sgd", "optimizer_options": {"momentum": -1}}, "the optimizer sgd cannot be made"),
+    ],
+)
+def test_what_torch_refuses_is_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(graphc.GraphError, match=words):
+        tuned(classifier(), steps=1, **options)
+
+
+def test_weights_that_are_no_numbers_any_more_are_refused() -> None:
+    before = classifier()
+    weight = torch.nn.Parameter(before.tensors()["first.weight"] * torch.inf)
+    with pytest.raises(graphc.GraphError, match=r"first.weight is not finite after training"):
+        Finetune(steps=1).ensures(before, rebuild(before, tensors={"first.weight": weight}))
+
+
+def test_labels_of_no_class_are_refused() -> None:
+    x, y = samples(16)
+    with pytest.raises(graphc.GraphError, match="a label is"):
+        tuned(classifier(), epochs=1, data={"train": [(x, y + 100)]})
 
 
 def test_labels_by_name() -> None:
