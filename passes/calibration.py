@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -99,8 +99,7 @@ def gradients(program: Program, calibration: Calibration, what: str, squares: bo
     seen = count = 0
     for batch in calibration.batches(program, what):
         value = loss_of(program, batch, calibration.loss, own, what)
-        found = torch.autograd.grad(value, list(own.values()), allow_unused=True)
-        for name, gradient in _given(own, found):
+        for name, gradient in _given(own, derivatives(value, own, what)):
             if not bool(torch.isfinite(gradient).all()):
                 raise GraphError(f"{what}: the gradient of {name} is not finite", why=f"the loss is {float(value):.6g}")
             mean[name] += gradient * batch.size
@@ -112,6 +111,18 @@ def gradients(program: Program, calibration: Calibration, what: str, squares: bo
         if squares:
             square[name] /= count
     return Gradients(mean, square)
+
+
+def derivatives(value: torch.Tensor, own: Mapping[str, torch.Tensor], what: str) -> Sequence[torch.Tensor | None]:
+    """Gradients of a loss by each of these tensors; None for those that it does not depend on.
+
+    Raises:
+        GraphError: it depends on none.
+    """
+    if not value.requires_grad:
+        why = "no parameter in real numbers has an influence on it that has a gradient"
+        raise GraphError(f"{what}: the loss depends on no parameter", why=why, hint="choose another importance")
+    return torch.autograd.grad(value, list(own.values()), allow_unused=True)
 
 
 def _given(own: Iterable[str], found: Iterable[torch.Tensor | None]) -> Iterator[tuple[str, torch.Tensor]]:
@@ -132,7 +143,7 @@ def loss_of(
     """The loss of a batch, with these parameters in place of the program's own, while values are watched.
 
     Raises:
-        RecipeError: the batch has no labels.
+        RecipeError: the batch has no labels, or the loss is no scalar.
         GraphError: the loss is not finite.
     """
     if batch.labels is None:
@@ -140,6 +151,9 @@ def loss_of(
         raise RecipeError(f"{what} needs labels", where="data.calibration", hint=hint)
     outputs = run_watched(program, watches or {}, batch.args, batch.kwargs, tensors)
     value = find_loss(loss)(outputs, batch.labels)
+    if not isinstance(value, torch.Tensor) or value.numel() != 1:
+        given = list(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+        raise RecipeError(f"the loss {loss} must give a tensor of one number", where="loss", why=f"it gives {given}")
     if not bool(torch.isfinite(value).all()):
         raise GraphError(f"{what}: the loss {loss} is not finite", why=f"it is {value}")
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ from torch.fx import Node
 
 from graphc.coupling import Analysis
 from graphc.coupling.regions import Layer
+from graphc.errors import GraphError
 from graphc.ir.program import Program
 from graphc.ir.watch import run_watched
 
@@ -45,12 +47,17 @@ def block_influence(analysis: Analysis, layers: Sequence[Layer], calibration: Ca
     """
     meters = {layer.name: Meter(1) for layer in layers}
     kept: dict[Node, torch.Tensor] = {}
-    ends = {layer.exit: layer for layer in layers}
+    ends: dict[Node, list[Layer]] = defaultdict(list)
+    for layer in layers:
+        if layer.entry is layer.exit:
+            why = "it takes no value of the shape that it gives"
+            hint = "choose another importance"
+            raise GraphError(f"block_influence says nothing of {layer.name}", why=why, hint=hint)
+        ends[layer.exit].append(layer)
     starts = {layer.entry for layer in layers}
 
     def see(node: Node, args: Any, kwargs: Any, value: torch.Tensor) -> None:
-        if node in ends:
-            layer = ends[node]
+        for layer in ends.get(node, ()):
             dim = _features(analysis, layer.exit)
             cosine = torch.cosine_similarity(kept[layer.entry].double(), value.double(), dim)
             meters[layer.name].add((1 - cosine).sum()[None], cosine.numel())

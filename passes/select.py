@@ -17,9 +17,15 @@ def matches(pattern: str, names: Iterable[str]) -> bool:
 
     A plain name matches itself and everything below it: ``encoder.layer.0``. A pattern must match
     from the start of a name.
+
+    Raises:
+        RecipeError: it is no valid pattern.
     """
     if pattern.startswith("re:"):
-        compiled = re.compile(pattern[3:])
+        try:
+            compiled = re.compile(pattern[3:])
+        except (re.error, OverflowError, RecursionError) as error:
+            raise RecipeError(f"{pattern!r} is not a valid pattern", why=str(error)) from error
         return any(compiled.match(name) for name in names)
     return any(name == pattern or name.startswith(pattern + ".") for name in names)
 
@@ -50,8 +56,8 @@ def find(items: Sequence[T], names: Names[T], key: str | int, where: str) -> lis
         return [items[key]]
     try:
         found = [item for item in items if matches(key, names(item))]
-    except re.error as error:
-        raise RecipeError(f"{key!r} is not a valid pattern", where=where, why=str(error)) from error
+    except RecipeError as error:
+        raise RecipeError(error.what, where=where, why=error.why) from error
     if not found:
         hint = nearest(key, {name for item in items for name in names(item)})
         raise RecipeError(f"{key!r} matches nothing", where=where, hint=hint)

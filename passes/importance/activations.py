@@ -13,7 +13,7 @@ from graphc.axes.axis import Axis
 from graphc.coupling import Analysis
 from graphc.ir.watch import run_watched
 
-from ..calibration import Calibration, loss_of, trainable
+from ..calibration import Calibration, derivatives, loss_of, trainable
 from .criterion import Parts, criterion
 from .reading import Meter, along, readings
 
@@ -65,7 +65,7 @@ def gate(analysis: Analysis, axes: Sequence[Axis], calibration: Calibration) -> 
     for batch in calibration.batches(analysis.program, "gate"):
         size = batch.size
         value = loss_of(analysis.program, batch, calibration.loss, own, "gate", watches)
-        torch.autograd.grad(value, list(own.values()), allow_unused=True)
+        derivatives(value, own, "gate")
     return _parts(axes, meters)
 
 

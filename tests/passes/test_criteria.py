@@ -269,6 +269,25 @@ def test_data_that_does_not_fit(net: ConvNet, name: str, batches: Any, words: st
         score(analysis, [axis], name, Calibration(lambda: batches))
 
 
+def two_numbers(outputs: Tensor, labels: Tensor) -> Tensor:
+    return outputs[0, :2]
+
+
+def without_weights(outputs: Tensor, labels: Tensor) -> Tensor:
+    return labels.float().mean()
+
+
+@pytest.mark.parametrize("name", ["taylor", "gate"])
+@pytest.mark.parametrize(
+    ("loss", "words"), [("two_numbers", "must give a tensor of one number"), ("without_weights", "no parameter")]
+)
+def test_losses_that_say_nothing_of_weights(net: ConvNet, name: str, loss: str, words: str) -> None:
+    analysis = analyze(graphc.capture(net, (data()[0][0],)))
+    axis = next(a for a in analysis.axes if a.name == "first.out")
+    with pytest.raises(GraphError, match=words):
+        score(analysis, [axis], name, Calibration(data, loss=f"{__name__}:{loss}"))
+
+
 def test_a_criterion_that_says_nothing_of_an_axis() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 5, 1))
     with pytest.raises(GraphError, match=r"'bn_scale' says nothing of the axis '0.out'"):

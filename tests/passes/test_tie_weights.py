@@ -324,6 +324,7 @@ def test_layers_that_differ_are_refused_with_the_first_difference() -> None:
         ({"ties": [["blocks.0.up.weight", "blocks.0.up.weight"]]}, "one tensor already"),
         ({"untie": ["head.weight"]}, "only name"),
         ({"targets": ["layers.*"]}, r"layers\.\*"),
+        ({"parts": ["re:("]}, r"'re:\(' is not a valid pattern"),
     ],
 )
 def test_what_cannot_be_tied(options: dict[str, Any], message: str) -> None:
@@ -341,6 +342,27 @@ def test_what_cannot_be_tied(options: dict[str, Any], message: str) -> None:
 def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         TieWeights(**options)
+
+
+class Wide(nn.Module):
+    """Two blocks side by side that widen what they read: nothing that enters them has the shape of what leaves them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sides = nn.ModuleList(nn.Sequential(nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 24)) for _ in range(2))
+        self.head = nn.Linear(24, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.sides[0](x) + self.sides[1](x).sigmoid()).mean(1)
+
+
+def test_layers_that_have_no_influence_to_take() -> None:
+    given = [x for x, _ in data()]
+    program = graphc.capture(Wide().eval(), (given[0],))
+    assert len(tied(program, init="best").tensors()) == 6
+    with pytest.raises(GraphError, match="block_influence says nothing of sides.0") as error:
+        tied(program, given, init="best", importance="block_influence")
+    assert "another importance" in error.value.hint
 
 
 def test_calibration_data_is_asked_for() -> None:
