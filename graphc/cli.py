@@ -14,13 +14,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from graphc import cli_cache, cli_latency, cli_search, view, view_compare
+from graphc import cli_bench, cli_cache, cli_latency, cli_search, view, view_compare
 from graphc.coupling.explain import explain as explain_program
 from graphc.errors import GraphError
-from graphc.measure.environment import environment
-from graphc.measure.latency import compare, ratio
 from graphc.pipeline.base import find_pass, known_passes
-from graphc.pipeline.comparison import Model, comparison
+from graphc.pipeline.comparison import comparison
+from graphc.pipeline.model import Model
 from graphc.pipeline.plan import captured, plan
 from graphc.pipeline.processes import is_first
 from graphc.pipeline.recipe import Recipe, read_recipe, recipe_schema
@@ -115,28 +114,6 @@ def explain(
         view.explanation(_console(False), facts, everything)
 
 
-@app.command()
-def bench(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".onnx, .pt2, or folders that graphc wrote.")],
-    batch: Annotated[int | None, typer.Option(help="Batch size; 1 by default, where it is dynamic.")] = None,
-    dim: Annotated[list[str] | None, typer.Option(help="Size of another dynamic dim: sequence=128.")] = None,
-    threads: Annotated[int, typer.Option(help="Threads within one op.")] = 1,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    warmup: Annotated[int, typer.Option(help="Runs before timing.")] = 10,
-    repeat: Annotated[int, typer.Option(help="Timed runs.")] = 50,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Time several artifacts in turns, and compare them with the first."""
-    dims = dict(view.size(text) for text in dim or [])
-    results = compare(files, batch=batch, dims=dims, threads=threads, device=device, warmup=warmup, repeat=repeat)
-    ratios = [ratio(result, results[0]) for result in results]
-    if as_json:
-        _print_json({"environment": environment(), "results": [r.to_dict() for r in results]})
-    else:
-        view.timings(_console(False), results, ratios)
-
-
 @app.command("compare")
 def compare_command(
     reference: Annotated[Path, typer.Argument(metavar="A", help="A recipe (its model), .pt2, a folder, or .onnx.")],
@@ -211,6 +188,7 @@ def schema(debug: Debug = False) -> None:
     _print_json(recipe_schema())
 
 
+cli_bench.add(app, _read)
 cli_cache.add(app)
 cli_latency.add(app, _read)
 cli_search.add(app, _read)

@@ -12,10 +12,9 @@ import typer
 from rich.console import Console
 
 from graphc import view, view_latency
-from graphc.emitters.base import load
 from graphc.errors import GraphError
 from graphc.ir.program import Program
-from graphc.pipeline.plan import captured
+from graphc.pipeline.model import Model
 from graphc.pipeline.recipe import Recipe
 from graphc.pipeline.tabulate import tabulate
 
@@ -65,9 +64,8 @@ def add(app: typer.Typer, read: Read) -> None:
 
 def _program(path: Path, read: Read) -> Program:
     """What a path is of: a recipe's model, before its passes, or an artifact."""
-    if path.suffix in (".yaml", ".yml"):
-        return captured(read(path))
-    if path.suffix == ".onnx":
+    model = Model(path, read(path) if path.suffix in (".yaml", ".yml") else None)
+    if model.is_onnx:
         hint = "give the recipe that made it, or a .pt2 or a folder of the same program"
         raise GraphError("an .onnx file has no torch graph to take apart", where=str(path), hint=hint)
-    return load(path)
+    return model.program()

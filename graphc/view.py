@@ -17,7 +17,6 @@ from graphc import view_cache
 from graphc.coupling.explain import AxisFacts, Explanation
 from graphc.errors import GraphError
 from graphc.measure.cost import Change, changes, cost
-from graphc.measure.latency import Measurement, Ratio
 from graphc.pipeline import named
 from graphc.pipeline.base import Pass
 from graphc.pipeline.checked import default, options
@@ -187,24 +186,6 @@ def _some(values: Sequence[str], count: int = 2) -> str:
     return ", ".join(values[:count]) + more
 
 
-def timings(console: Console, results: Sequence[Measurement], ratios: Sequence[Ratio]) -> None:
-    """Latency of several artifacts beside the first."""
-    table = Table("artifact", "backend", "batch", "threads", "p50 ms", "p90 ms", "p99 ms", "samples/s", "time / first")
-    for result, own in zip(results, ratios, strict=True):
-        figures_of = (f"{value:.2f}" for value in (result.p50_ms, result.p90_ms, result.p99_ms))
-        interval = f"{own.value:.3f} ({own.low:.3f} to {own.high:.3f})"
-        table.add_row(
-            result.name,
-            result.backend,
-            str(result.batch),
-            str(result.threads),
-            *figures_of,
-            f"{result.throughput:.1f}",
-            interval,
-        )
-    console.print(table)
-
-
 def losses(console: Console, found: Sensitivity) -> None:
     """What the metric loses by each item and ratio; what loses most comes first."""
     rows = found.rows()
@@ -238,6 +219,28 @@ def size(text: str) -> tuple[str, int]:
     if not equals or not number.isdigit():
         raise GraphError(f"{text!r} is no size of a dim", where="--dim", hint="write --dim sequence=128")
     return name, int(number)
+
+
+def sizes(text: str) -> tuple[str, tuple[int, ...]]:
+    """``tokens=32,128`` as a name and numbers.
+
+    Raises:
+        GraphError: it is not of that form.
+    """
+    name, equals, listed = text.partition("=")
+    return name, whole_numbers(listed if equals else text, "--dims", "tokens=32,128")
+
+
+def whole_numbers(text: str, option: str, example: str) -> tuple[int, ...]:
+    """``1,8`` as numbers.
+
+    Raises:
+        GraphError: it is not of that form.
+    """
+    words = text.split(",")
+    if not all(word.isdigit() for word in words):
+        raise GraphError(f"{text!r} are no whole numbers", where=option, hint=f"write {option} {example}")
+    return tuple(map(int, words))
 
 
 def pass_facts(kind: type[Pass]) -> dict[str, Any]:

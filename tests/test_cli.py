@@ -120,16 +120,6 @@ def test_explain_names_ops_without_a_rule(graphc: Any, tmp_path: Path) -> None:
     assert "no rule for aten." in out
 
 
-def test_bench_takes_turns(graphc: Any, tmp_path: Path) -> None:
-    graphc("compile", recipe(tmp_path, bench=None), "-o", str(tmp_path))
-    file = str(tmp_path / "small.onnx")
-    code, out, _ = graphc("bench", file, file, "--repeat", "3", "--warmup", "1", "--json")
-    assert code == 0
-    results = json.loads(out)["results"]
-    assert [len(r["samples_ms"]) for r in results] == [3, 3]
-    assert graphc("bench", file, "--dim", "batch")[0] == 2
-
-
 def test_compare_shows_where_the_error_comes_from(graphc: Any, tmp_path: Path) -> None:
     kept = {"filters": {"conv1.out": list(range(23))}}
     passes = [{"type": "prune-filters", **kept}]

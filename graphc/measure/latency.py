@@ -6,18 +6,18 @@ are paired and their ratio is steadier than either time.
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from graphc.errors import GraphError
 from graphc.measure.runnable import Inputs, Runnable, prepare
+from graphc.measure.turns import check_device, take_turns, threads_of_torch
+
+NOISY = 0.25
+"""A spread above this is a warning."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Measurement:
         p50_ms, p90_ms, p99_ms, mean_ms, min_ms: milliseconds of one run.
         throughput: samples a second at the median (runs a second where there is no batch).
         samples_ms: every timed run, in order.
+        steady: whether times were steady when the warm-up ended; also where its length was given.
     """
 
     name: str
@@ -47,10 +48,17 @@ class Measurement:
     min_ms: float
     throughput: float
     samples_ms: tuple[float, ...] = field(repr=False)
+    steady: bool = True
+
+    @property
+    def spread(self) -> float:
+        """How far the middle four fifths of all runs are apart, in units of the median: ``(p90 - p10) / p50``."""
+        low, high = np.percentile(self.samples_ms, (10, 90))
+        return float((high - low) / self.p50_ms) if self.p50_ms else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as JSON-able values."""
-        return {**asdict(self), "samples_ms": list(self.samples_ms)}
+        """All fields, and the spread, as JSON-able values."""
+        return {**asdict(self), "spread": self.spread, "samples_ms": list(self.samples_ms)}
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ def benchmark(
     device: str = "cpu",
     backend: str | None = None,
     threads: int = 1,
-    warmup: int = 10,
+    warmup: int | None = None,
     repeat: int = 50,
     seed: int = 0,
     name: str | None = None,
@@ -95,7 +103,7 @@ def benchmark(
         device: ``cpu`` or ``cuda``.
         backend: ``eager`` (default), ``inductor`` (torch.compile) or ``onnxruntime`` (default for ``.onnx``).
         threads: of torch, or intra-op threads of onnxruntime; put back afterwards.
-        warmup: untimed runs.
+        warmup: untimed runs; None goes on until times are steady (``take_turns``).
         repeat: timed runs.
         seed: of inputs that are made here.
         name: in the result; a path's file name, or the type's name, by default.
@@ -128,7 +136,7 @@ def compare(
     device: str = "cpu",
     backend: str | None = None,
     threads: int = 1,
-    warmup: int = 10,
+    warmup: int | None = None,
     repeat: int = 50,
     seed: int = 0,
     names: Sequence[str] | None = None,
@@ -141,25 +149,26 @@ def compare(
     Raises:
         GraphError: as ``benchmark`` does, or the counts make no sense.
     """
-    if repeat < 1 or warmup < 0 or threads < 1:
+    if repeat < 1 or (warmup or 0) < 0 or threads < 1:
         why = f"repeat={repeat}, warmup={warmup}, threads={threads}"
         raise GraphError("cannot benchmark", why=why, hint="repeat and threads are at least 1, warmup at least 0")
     if names is not None and len(names) != len(things):
         raise GraphError("cannot benchmark", why=f"{len(names)} names for {len(things)} things")
-    _check_device(device)
+    check_device(device)
     sizes = {**(dims or {}), **({"batch": batch} if batch is not None else {})}
-    with _threads(threads):
+    with threads_of_torch(threads):
         ready = [prepare(t, inputs, sizes, device, backend, threads, seed) for t in things]
-        with torch.inference_mode(), _no_collection():
-            for _ in range(warmup):
-                for runnable in ready:
-                    _once(runnable.run, device)
-            times = [[_once(runnable.run, device) for runnable in ready] for _ in range(repeat)]
-    columns = zip(*times, strict=True)
-    chosen = names or [runnable.name for runnable in ready]
+        return time_ready(ready, names or [runnable.name for runnable in ready], device, threads, warmup, repeat)
+
+
+def time_ready(
+    ready: Sequence[Runnable], names: Sequence[str], device: str, threads: int, warmup: int | None, repeat: int
+) -> list[Measurement]:
+    """Time what has been prepared, alternately; arguments are those of ``benchmark``."""
+    turns = take_turns([runnable.run for runnable in ready], device, warmup, repeat)
     return [
-        summarize(list(samples), name, runnable, device, threads, warmup)
-        for samples, name, runnable in zip(columns, chosen, ready, strict=True)
+        replace(summarize(samples, name, runnable, device, threads, turns.warmup), steady=turns.steady)
+        for samples, name, runnable in zip(turns.samples_ms, names, ready, strict=True)
     ]
 
 
@@ -202,50 +211,3 @@ def ratio(a: Measurement, b: Measurement, *, confidence: float = 0.95, seed: int
     medians = np.median(paired[picks], axis=1)
     low, high = np.quantile(medians, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Ratio(float(np.median(paired)), float(low), float(high), confidence)
-
-
-def _once(run: Callable[[], Any], device: str) -> float:
-    """Milliseconds of one run."""
-    if device.startswith("cuda"):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call] # torch
-        torch.cuda.synchronize()
-        start.record()
-        run()
-        end.record()
-        torch.cuda.synchronize()
-        return float(start.elapsed_time(end))
-    begin = time.perf_counter_ns()
-    run()
-    return (time.perf_counter_ns() - begin) / 1e6
-
-
-def _check_device(device: str) -> None:
-    if device.startswith("cuda"):
-        if not torch.cuda.is_available():
-            raise GraphError(
-                f"cannot benchmark on {device!r}", why="torch finds no CUDA device", hint="use device='cpu'"
-            )
-    elif device != "cpu":
-        raise GraphError(f"cannot benchmark on {device!r}", why="it is neither 'cpu' nor 'cuda'")
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    enabled = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

@@ -4,63 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from graphc.emitters.base import load
 from graphc.errors import GraphError
 from graphc.measure.deviation import Deviations, compared
 from graphc.measure.twins import twins
 from graphc.measure.values import OnnxValues, ProgramValues, Values
 from graphc.pipeline.batches import batches
-from graphc.pipeline.plan import captured, target_loader
-from graphc.pipeline.recipe import Recipe
+from graphc.pipeline.model import Model
+from graphc.pipeline.plan import target_loader
 
-DATA = ("calibration", "eval")
-"""The data of a recipe that is taken, the first that it has."""
 SAMPLES = 32
 """How many samples of it, if nothing else is said."""
 Progress = Callable[[int, int, str], None]
-
-
-@dataclass(frozen=True)
-class Model:
-    """What a user names.
-
-    Attributes:
-        path: of the file or folder.
-        recipe: what is in it, if it is one: it stands for its model, before any pass.
-    """
-
-    path: Path
-    recipe: Recipe | None = None
-
-    @property
-    def data(self) -> str | None:
-        """The name of its data."""
-        return next((name for name in DATA if self.recipe is not None and name in self.recipe.data), None)
-
-    def check(self) -> None:
-        """See that there is something, before any work.
-
-        Raises:
-            GraphError: there is not.
-        """
-        kinds = "a recipe (.yaml), a .pt2 file, a folder that graphc wrote, or an .onnx file"
-        if not self.path.exists():
-            raise GraphError("there is nothing to compare", where=str(self.path), why="it does not exist")
-        if self.recipe is None and not self.path.is_dir() and self.path.suffix not in (".pt2", ".onnx"):
-            raise GraphError(f"cannot compare {self.path.name}", where=str(self.path), hint=f"give {kinds}")
-
-    def values(self) -> Values:
-        """What it computes.
-
-        Raises:
-            GraphError: it cannot be read or captured.
-        """
-        if self.path.suffix == ".onnx":
-            return OnnxValues(self.path)
-        return ProgramValues(captured(self.recipe) if self.recipe is not None else load(self.path), self.path.name)
 
 
 @dataclass(frozen=True)
@@ -109,10 +65,10 @@ def comparison(
     """
     models = (reference, other)
     for model in models:
-        model.check()
+        model.check("compare")
     with_data = next((i for i, model in enumerate(models) if model.data is not None), None)
     _check_wishes(with_data is not None, samples, dims)
-    sides = (reference.values(), other.values())
+    sides = (_values(reference), _values(other))
     twins(*sides)
     if with_data is not None:
         inputs, data = _data(models[with_data], sides[with_data], samples or SAMPLES, progress)
@@ -121,6 +77,11 @@ def comparison(
     found = compared(*sides, inputs)
     only = any(isinstance(side, OnnxValues) for side in sides)
     return Comparison(reference.path.name, other.path.name, data, only, found)
+
+
+def _values(model: Model) -> Values:
+    """What a model computes."""
+    return OnnxValues(model.path) if model.is_onnx else ProgramValues(model.program(), model.path.name)
 
 
 def _check_wishes(data: bool, samples: int | None, dims: Mapping[str, int] | None) -> None:

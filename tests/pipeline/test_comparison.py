@@ -13,7 +13,8 @@ from torch import Tensor, nn
 import graphc
 from graphc.errors import GraphError
 from graphc.ir.edit import rebuild
-from graphc.pipeline.comparison import Model, comparison
+from graphc.pipeline.comparison import comparison
+from graphc.pipeline.model import Model
 from graphc.pipeline.plan import captured
 from graphc.pipeline.recipe import Recipe, read_recipe
 
