@@ -13,10 +13,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from graphc import cli_bench, cli_cache, cli_latency, cli_search, view, view_compare
 from graphc.coupling.explain import explain as explain_program
 from graphc.errors import GraphError
+from graphc.page.drawing import check_drawing, write_drawing
 from graphc.pipeline.base import find_pass, known_passes
 from graphc.pipeline.comparison import comparison
 from graphc.pipeline.model import Model
@@ -72,7 +74,7 @@ def _print_json(value: Any) -> None:
 @app.command("compile")
 def compile_command(
     recipe: RecipeFile,
-    output_dir: Annotated[Path, typer.Option("--output-dir", "-o", help="Folder of artifacts and report.json.")] = Path(
+    output_dir: Annotated[Path, typer.Option("--output-dir", "-o", help="Folder of artifacts and reports.")] = Path(
         "out"
     ),
     device: Annotated[str, typer.Option(help="Where passes that train run: cpu or cuda.")] = "cpu",
@@ -83,7 +85,7 @@ def compile_command(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Run a recipe: passes in order, each proven, then artifacts and report.json."""
+    """Run a recipe: passes in order, each proven, then artifacts, report.html and report.json."""
     console = _console(as_json)
     with view.Progress(console) as progress:
         progress("reading", recipe)
@@ -102,11 +104,20 @@ def explain(
     everything: Annotated[
         bool, typer.Option("--all", help="All members of every axis, and every pinned axis.")
     ] = False,
+    svg: Annotated[Path | None, typer.Option(help="Draw the graph, or --axis, in this file.")] = None,
+    axis: Annotated[str | None, typer.Option(help="The axis whose coupling --svg draws.")] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Show what can be cut, what is coupled to it, what cannot be cut and why, and the layers."""
+    if axis is not None and svg is None:
+        raise GraphError("--axis says what to draw", where="--axis", hint=f"add --svg {axis}.svg")
+    if svg is not None:
+        check_drawing(svg)
     program = captured(_read(recipe))
+    if svg is not None:
+        write_drawing(program, svg, axis)
+        _console(True).print(f"drawn in {escape(str(svg))}", soft_wrap=True)
     facts = explain_program(program)
     if as_json:
         _print_json(facts.to_dict())

@@ -26,7 +26,7 @@ def add(app: typer.Typer, read: Read) -> None:
     def search_command(
         recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file with a section search.")],
         output_dir: Annotated[
-            Path, typer.Option("--output-dir", "-o", help="Folder of the study, search.json and recipes.")
+            Path, typer.Option("--output-dir", "-o", help="Folder of the study, search.html, search.json and recipes.")
         ] = Path("out"),
         device: Annotated[str, typer.Option(help="Where passes that train run: cpu or cuda.")] = "cpu",
         trials: Annotated[int | None, typer.Option(min=1, help="Candidates in all, not as many as it says.")] = None,

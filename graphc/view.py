@@ -148,9 +148,8 @@ def summary(console: Console, compilation: Compilation, folder: Path) -> None:
             times = (f"{latency['before_ms']:.2f}", f"{latency['after_ms']:.2f}", f"{latency['ratio']:.2%}")
             table.add_row(f"{artifact['name']}, p50 ms", *times)
     console.print(table)
-    console.print(
-        f"written to {escape(str(folder))}: report.json" + "".join(f", {a.path.name}" for a in compilation.artifacts)
-    )
+    names = ["report.html", "report.json", *(a.path.name for a in compilation.artifacts)]
+    console.print(f"written to {escape(str(folder))}: {escape(', '.join(names))}", soft_wrap=True)
 
 
 def explanation(console: Console, facts: Explanation, everything: bool) -> None:

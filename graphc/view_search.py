@@ -58,7 +58,7 @@ def candidates(console: Console, found: Found, folder: Path) -> None:
     count = len(found.candidates)
     within = sum(candidate.fits for candidate in found.candidates)
     console.print(f"{count} candidates tried, {within} within the constraints, {len(best)} that none is better than")
-    console.print(f"written to {escape(str(folder))}: search.json, {len(best)} recipes", soft_wrap=True)
+    console.print(f"written to {escape(str(folder))}: search.html, search.json, {len(best)} recipes", soft_wrap=True)
 
 
 def _beside(candidate: Candidate, found: Found, name: str) -> str:

@@ -9,7 +9,7 @@ import networkx as nx
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ORDER = ("errors", "ir", "axes", "rules", "coupling", "emitters", "measure", "pipeline", "view", "cli")
+ORDER = ("errors", "ir", "axes", "rules", "coupling", "emitters", "measure", "page", "pipeline", "view", "cli")
 ALLOWED = {
     "errors": set(),
     "ir": {"errors"},
@@ -18,7 +18,8 @@ ALLOWED = {
     "coupling": {"errors", "ir", "axes", "rules"},
     "emitters": {"errors", "ir", "axes", "rules", "coupling"},
     "measure": {"errors", "ir", "axes", "rules", "coupling", "emitters"},
-    "pipeline": {"errors", "ir", "axes", "rules", "coupling", "emitters", "measure"},
+    "page": {"errors", "ir", "axes", "rules", "coupling", "emitters", "measure"},
+    "pipeline": {"errors", "ir", "axes", "rules", "coupling", "emitters", "measure", "page"},
 }
 LIMIT_FILE, LIMIT_FUNCTION = 300, 60
 

@@ -113,6 +113,21 @@ def test_explain(graphc: Any, tmp_path: Path) -> None:
     assert {"axes", "layers", "pins", "without_rule", "warnings"} == set(json.loads(out))
 
 
+def test_explain_draws(graphc: Any, tmp_path: Path) -> None:
+    path = recipe(tmp_path)
+    code, _, err = graphc("explain", path, "--svg", str(tmp_path / "graph.svg"))
+    assert code == 0
+    assert "drawn in" in err
+    code, out, _ = graphc("explain", path, "--svg", str(tmp_path / "axis.svg"), "--axis", "conv1.out", "--json")
+    assert code == 0
+    assert "axes" in json.loads(out)
+    assert "Coupling of conv1.out" in (tmp_path / "axis.svg").read_text(encoding="utf-8")
+    assert "Graph of the program" in (tmp_path / "graph.svg").read_text(encoding="utf-8")
+    for words in (["--axis", "conv1.out"], ["--svg", "x.png"], ["--svg", str(tmp_path / "x.svg"), "--axis", "nothing"]):
+        assert graphc("explain", path, *words)[0] == 2
+    assert not (tmp_path / "x.svg").exists()
+
+
 def test_explain_names_ops_without_a_rule(graphc: Any, tmp_path: Path) -> None:
     inputs = {"x": {"shape": [4, 6]}}
     code, out, _ = graphc("explain", recipe(tmp_path, model={"target": "tests.models:Ruleless"}, example_inputs=inputs))

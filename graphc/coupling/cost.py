@@ -9,6 +9,7 @@ convolutions, linear layers, matrix products, attention and einsum: what is boun
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ import torch
 from graphc.axes.axis import Axis, measure
 from graphc.coupling.flow import Analysis
 from graphc.errors import GraphError, nearest
+from graphc.ir.graph import module_path
 from graphc.ir.program import Program
 from graphc.ir.quantized import packed
 
@@ -58,6 +60,15 @@ def budget(analysis: Analysis, sizes: Mapping[Axis, int] | None = None, **dims: 
             params += entries * (2 if name in halves else 1)
     macs = sum(math.prod(measure(axis, at) for axis in cost.axes) for cost in analysis.costs)
     return Budget(params, macs, total_bytes)
+
+
+def work(analysis: Analysis, **dims: int) -> dict[str, int]:
+    """Multiply-accumulates by the path of the module that does them, in graph order; arguments as for ``budget``."""
+    at = dynamic_sizes(analysis, dims)
+    found: dict[str, int] = defaultdict(int)
+    for cost in analysis.costs:
+        found[module_path(cost.node)] += math.prod(measure(axis, at) for axis in cost.axes)
+    return dict(found)
 
 
 def one_sample(program: Program) -> dict[str, int]:

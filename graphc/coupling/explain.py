@@ -76,12 +76,17 @@ def explain(program: Program) -> Explanation:
         LayerFacts(x.name, x.entry.name, x.exit.name, sum(tensors[t].numel() for t in x.tensors))
         for x in find_layers(analysis)
     ]
+    return Explanation(axes, layers, **hindrances(analysis))
+
+
+def hindrances(analysis: Analysis) -> dict[str, Any]:
+    """What keeps axes from being cut, or is to be known before: ``pins``, ``without_rule``, ``warnings``."""
     pins: dict[str, list[str]] = defaultdict(list)
     for axis in analysis.axes:
         if axis.pinned is not None:
             pins[axis.pinned].append(axis.name)
     unknown = {op: [_place(node) for node in nodes] for op, nodes in analysis.unknown.items()}
-    return Explanation(axes, layers, dict(pins), unknown, _scales(analysis))
+    return {"pins": dict(pins), "without_rule": unknown, "warnings": _scales(analysis)}
 
 
 def _scales(analysis: Analysis) -> list[str]:

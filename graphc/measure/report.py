@@ -12,12 +12,15 @@ from typing import Any
 
 import torch
 
+from graphc.coupling.explain import hindrances
+from graphc.coupling.flow import analyze
 from graphc.emitters.staging import staged
 from graphc.ir.inputs import inputs_of
 from graphc.ir.program import Program
 from graphc.measure.cost import changes, cost
 from graphc.measure.environment import environment
 from graphc.measure.fidelity import compare_tensors, shared_outputs
+from graphc.measure.structure import cuts, works
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,13 @@ class Step:
     facts: Mapping[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """Name, seconds, cost afterwards, changed modules, facts."""
+        """Name, seconds, cost afterwards, changed modules, axes that were cut, facts."""
         return {
             "name": self.name,
             "seconds": round(self.seconds, 3),
             **cost(self.after).to_dict(),
             "changes": [str(change) for change in changes(self.before, self.after)],
+            "cuts": [cut.to_dict() for cut in cuts(self.before, self.after)],
             **({"facts": dict(self.facts)} if self.facts else {}),
         }
 
@@ -52,7 +56,9 @@ def report(
     before: Program,
     after: Program,
     *,
+    name: str = "",
     recipe: Mapping[str, Any] | None = None,
+    bench: Mapping[str, Any] | None = None,
     steps: Sequence[Step] = (),
     artifacts: Sequence[Mapping[str, Any]] = (),
     p50_ms: tuple[float, float] | None = None,
@@ -62,7 +68,9 @@ def report(
 
     Args:
         before, after: the captured and the compiled program.
+        name: what the compile is called.
         recipe: as validated.
+        bench: how latency was measured, if it was.
         steps: the passes that ran, in order.
         artifacts: what was written, as plain data.
         p50_ms: median latency of both programs in milliseconds, if it was measured.
@@ -74,9 +82,11 @@ def report(
     if metric is not None:
         sides["before"]["metric"], sides["after"]["metric"] = metric[1:]
     return {
+        "name": name,
         "graphc": version("graphc"),
         "environment": environment(),
         "recipe": dict(recipe or {}),
+        "bench": dict(bench) if bench is not None else None,
         "passes": [step.to_dict() for step in steps],
         **sides,
         "compression_ratio": {
@@ -84,6 +94,8 @@ def report(
         },
         **({"metric": {"name": metric[0], "retained": _ratio(metric[2], metric[1])}} if metric is not None else {}),
         "fidelity": _moved(before, after),
+        "work": [work.to_dict() for work in works(before, after)],
+        "hindrances": hindrances(analyze(before)),
         "artifacts": [dict(artifact) for artifact in artifacts],
     }
 
@@ -109,8 +121,13 @@ def _moved(before: Program, after: Program) -> list[dict[str, Any]]:
     ]
 
 
-def write_report(content: Mapping[str, Any], path: str | Path) -> Path:
+def write_report(content: Mapping[str, Any], path: str | Path, pages: Mapping[str, str] | None = None) -> Path:
     """Write a report as JSON so that a reader sees the old file or the whole new one.
+
+    Args:
+        content: the report.
+        path: of its file.
+        pages: texts of files beside it, by name, which appear together with it.
 
     Raises:
         TypeError: something in it is not JSON-able; nothing is written.
@@ -121,4 +138,6 @@ def write_report(content: Mapping[str, Any], path: str | Path) -> Path:
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     with staged(path) as inside:
         inside.write_text(text, encoding="utf-8")
+        for name, page in (pages or {}).items():
+            inside.with_name(name).write_text(page, encoding="utf-8")
     return path

@@ -31,6 +31,7 @@ class Latency:
         ratio, low, high: median of the paired ratios after / before, and its 95 % interval.
         bytes_before: size of the original's artifact; None where there is none.
         warnings: why integers are no faster, where they are not.
+        before_samples_ms, after_samples_ms: every timed run, in order; the two took turns.
     """
 
     backend: str
@@ -41,6 +42,8 @@ class Latency:
     high: float
     bytes_before: int | None = None
     warnings: tuple[str, ...] = ()
+    before_samples_ms: tuple[float, ...] = ()
+    after_samples_ms: tuple[float, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """All fields."""
@@ -97,7 +100,17 @@ def time_artifact(
 def _compare(things: list[Any], original: Program, bench: Bench, size: int | None = None) -> Latency:
     before, after = _timed(things, original, bench)
     paired = ratio(after, before)
-    return Latency(before.backend, before.p50_ms, after.p50_ms, paired.value, paired.low, paired.high, size)
+    return Latency(
+        before.backend,
+        before.p50_ms,
+        after.p50_ms,
+        paired.value,
+        paired.low,
+        paired.high,
+        size,
+        before_samples_ms=tuple(round(ms, 4) for ms in before.samples_ms),
+        after_samples_ms=tuple(round(ms, 4) for ms in after.samples_ms),
+    )
 
 
 def _timed(things: list[Any], program: Program, bench: Bench) -> list[Measurement]:

@@ -14,6 +14,7 @@ from graphc.emitters.base import Artifact, emit
 from graphc.ir.capture import Dynamic, capture
 from graphc.ir.program import Program
 from graphc.measure.report import Step, report, write_report
+from graphc.page.report import FILE, report_page
 from graphc.pipeline.base import Data, Pass
 from graphc.pipeline.cache import open_cache
 from graphc.pipeline.evaluation import Evaluator
@@ -162,14 +163,16 @@ def _finished(
     content = report(
         made.original,
         program,
+        name=made.label,
         recipe=made.recipe,
+        bench=made.bench.model_dump() if made.bench is not None else None,
         steps=steps,
         artifacts=[_artifact(artifact, measured.get(artifact.path.name)) for artifact in artifacts],
         p50_ms=(final.before_ms, final.after_ms) if final is not None else None,
         metric=(evaluator.metric.name, evaluator.baseline, evaluator(program)) if evaluator is not None else None,
     )
     if made.output_dir is not None:
-        write_report(content, made.output_dir / "report.json")
+        write_report(content, made.output_dir / "report.json", {FILE: report_page(content, steps)})
     watch("report", content)
     return Compilation(program, made.original, content, tuple(artifacts))
 

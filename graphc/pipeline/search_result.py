@@ -10,7 +10,10 @@ from typing import Any
 
 import yaml
 
+from graphc.measure.environment import environment
 from graphc.measure.report import write_report
+from graphc.page.search import FILE as PAGE
+from graphc.page.search import search_page
 from graphc.pipeline.recipe import Recipe
 
 FOLDER = "pareto"
@@ -112,7 +115,7 @@ def recipe_file(number: int) -> str:
 
 
 def write(found: Found, passes: Mapping[int, Sequence[Any]], recipe: Recipe, folder: Path, home: Path | None) -> None:
-    """Write ``search.json``, and a recipe for each candidate that none is better than.
+    """Write ``search.json``, ``search.html``, and a recipe for each candidate that none is better than.
 
     Args:
         found: the result.
@@ -134,7 +137,9 @@ def write(found: Found, passes: Mapping[int, Sequence[Any]], recipe: Recipe, fol
             values["import_from"] = [os.path.relpath(home / other, folder / FOLDER) for other in others]
         text = _comment(candidate) + yaml.safe_dump(values, sort_keys=False)
         _write_text(folder / recipe_file(candidate.number), text)
-    write_report(found.to_dict(), folder / FILE)
+    told = recipe.model_dump(mode="json", exclude_defaults=True)
+    page = search_page(found.to_dict(), told, environment(), recipe.model.target)
+    write_report(found.to_dict(), folder / FILE, {PAGE: page})
 
 
 def _comment(candidate: Candidate) -> str:

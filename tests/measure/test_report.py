@@ -45,6 +45,16 @@ def test_what_is_not_json_leaves_the_old_report(tmp_path: Path, content: dict[st
     assert json.loads(path.read_text(encoding="utf-8")) == {"old": 1}
 
 
+def test_pages_appear_with_their_report(tmp_path: Path) -> None:
+    path = write_report({"old": 1}, tmp_path / "report.json", {"report.html": "old"})
+    with pytest.raises(TypeError):
+        write_report({"new": object()}, path, {"report.html": "new"})
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == "old"
+    write_report({"new": 1}, path, {"report.html": "new"})
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == "new"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "report.json"]
+
+
 def test_a_failed_write_leaves_the_old_report_and_no_rubbish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_report({"old": 1}, tmp_path / "report.json")
 

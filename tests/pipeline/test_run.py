@@ -81,7 +81,7 @@ def test_a_recipe_end_to_end(tmp_path: Path) -> None:
     assert {"params", "macs", "bytes"} <= set(report["before"])
     assert report["passes"][0]["facts"]["options"]["pruning_ratio"] == 0.5
     names = {p.name for p in tmp_path.iterdir()}
-    assert names == {".graphc.lock", "cache", "report.json", "small", "small.onnx", "small.pt2"}
+    assert names == {".graphc.lock", "cache", "report.html", "report.json", "small", "small.onnx", "small.pt2"}
     again = graphc.load(tmp_path / "small.pt2")
     assert again.history == done.program.history
     x = models.image(batch=3)
