@@ -360,7 +360,7 @@ def test_layers_that_have_no_influence_to_take() -> None:
     given = [x for x, _ in data()]
     program = graphc.capture(Wide().eval(), (given[0],))
     assert len(tied(program, init="best").tensors()) == 6
-    with pytest.raises(GraphError, match="block_influence says nothing of sides.0") as error:
+    with pytest.raises(GraphError, match=r"block_influence says nothing of sides\.0") as error:
         tied(program, given, init="best", importance="block_influence")
     assert "another importance" in error.value.hint
 
