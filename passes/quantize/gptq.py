@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 
 from graphc.errors import GraphError
@@ -12,6 +15,20 @@ TOGETHER = 128
 """Columns whose errors reach the rest of the matrix in one product."""
 
 
+@dataclass(frozen=True)
+class Blocks:
+    """Columns side by side that share a grid, which is chosen when the first of them is rounded.
+
+    Attributes:
+        size: how many.
+        fit: of some columns, by their numbers, and what they have become, ``[groups, rows, size]``, the scale and the
+            zero point, ``[groups, rows, 1]``.
+    """
+
+    size: int
+    fit: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
 def gptq(
     weight: torch.Tensor,
     moments: torch.Tensor,
@@ -19,12 +36,14 @@ def gptq(
     zero_point: torch.Tensor,
     limits: tuple[int, int],
     where: str = "",
+    blocks: Blocks | None = None,
 ) -> torch.Tensor:
     """Frantar et al. 2023, GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers.
 
     Least ``tr (W - Q) H (W - Q)^T``, greedily: columns are rounded in the order of the diagonal of H, greatest first,
     and the error of each is divided among those that are left by the rows of the Cholesky factor of the inverse of H.
-    Scales and zero points are given beforehand, so that the order does not matter to them. An entry that is zero
+    Scales and zero points are given beforehand, so that the order does not matter to them; or blocks of columns have
+    theirs chosen one after the other, greatest first, for what the columns have become by then. An entry that is zero
     stays zero; what it would have become is made good too (Frantar and Alistarh 2023, SparseGPT). A column that was
     never other than zero in the data is rounded to the nearest.
 
@@ -34,6 +53,7 @@ def gptq(
         scale, zero_point: of each entry of the weight, of its type.
         limits: least and greatest integer.
         where: the name of the weight, for errors.
+        blocks: what chooses scales and zero points, instead of those that are given.
 
     Returns:
         The integers, as floating point.
@@ -42,15 +62,20 @@ def gptq(
         GraphError: the moments have no Cholesky factor.
     """
     count = weight.shape[2]
-    order = moments.diagonal(dim1=1, dim2=2).mean(0).argsort(descending=True)
+    order = _order(moments.diagonal(dim1=1, dim2=2).mean(0), blocks.size if blocks else 1)
     factor = _factor(moments[:, order][:, :, order], where).to(weight.dtype)  # [groups, column, later column]
     left, scale, zero_point = (v.permute(2, 0, 1)[order].contiguous() for v in (weight, scale, zero_point))
     stay = left == 0
     found = torch.empty_like(left)
-    for first in range(0, count, TOGETHER):
-        last = min(first + TOGETHER, count)
+    together = max(TOGETHER // blocks.size, 1) * blocks.size if blocks else TOGETHER
+    for first in range(0, count, together):
+        last = min(first + together, count)
         errors = torch.empty_like(left[first:last])
         for i in range(first, last):
+            if blocks and i % blocks.size == 0:
+                own = slice(i, i + blocks.size)
+                found_for = blocks.fit(order[own], left[own].permute(1, 2, 0))
+                scale[own], zero_point[own] = (v.permute(2, 0, 1) for v in found_for)
             steps = ((left[i] / scale[i]).round() + zero_point[i]).clamp(*limits)
             found[i] = torch.where(stay[i], zero_point[i], steps)
             error = (left[i] - (found[i] - zero_point[i]) * scale[i]) / factor[:, i, i, None]
@@ -58,6 +83,13 @@ def gptq(
             errors[i - first] = error
         left[last:] -= torch.einsum("gij, igr -> jgr", factor[:, first:last, last:], errors)
     return found[order.argsort()].permute(1, 2, 0)
+
+
+def _order(importance: torch.Tensor, size: int) -> torch.Tensor:
+    """Blocks of columns, the one that counts most first, and so within each."""
+    parts = importance.view(-1, size)
+    within = parts.argsort(dim=1, descending=True) + torch.arange(0, len(importance), size)[:, None]
+    return within[parts.sum(1).argsort(descending=True)].flatten()
 
 
 def damped(moments: torch.Tensor) -> torch.Tensor:

@@ -10,8 +10,10 @@ import torch
 from .numbers import Numbers, Rounded
 from .weights import Layout
 
-ROUNDS = ((0.1, (0, 1, 2, 3, 4)), (0.05, (-1, 0, 1)), (0.025, (-1, 0, 1)))
+ROUNDS = ((0.1, (-1, 0, 1, 2, 3, 4)), (0.05, (-1, 0, 1)), (0.025, (-1, 0, 1)))
 """How the ends of a range are sought: in each round a step, and how many of them inward from the best so far."""
+MOST = 1.1
+"""Where an end may be, in units of the entry that is farthest."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Grids:
     def least_error(self, data: torch.Tensor, importance: torch.Tensor | None = None) -> Numbers:
         """Grids with the least sum of squared errors; entries beyond their ends go to the ends.
 
-        Both ends, or the one of a symmetric range, are moved inward by grids of ratios, finer ones around the best.
+        Both ends, or the one of a symmetric range, are moved inward, and a little outward, by grids of ratios,
+        finer ones around the best.
 
         Args:
             data: a blocked weight.
@@ -58,7 +61,7 @@ class Grids:
         for step, places in ROUNDS:
             first = [ratio.clone() for ratio in ratios]
             for moves in itertools.product(places, repeat=2) if self.free else ((p, p) for p in places):
-                tried = [(ratio - step * move).clamp(max=1) for ratio, move in zip(first, moves, strict=True)]
+                tried = [(ratio - step * move).clamp(max=MOST) for ratio, move in zip(first, moves, strict=True)]
                 error = self._error(data, self._reach(low * tried[0], high * tried[1], data.dtype), importance)
                 better = error < best
                 best = torch.where(better, error, best)

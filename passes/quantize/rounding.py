@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -16,7 +16,7 @@ from ..calibration import Calibration
 from ..contractions import Contraction
 from ..matrices import matrix, parameter
 from ..moments import visit_beside
-from .gptq import damped, gptq
+from .gptq import Blocks, damped, gptq
 from .grids import Grids
 from .numbers import Numbers, Rounded
 from .refit import refit
@@ -95,17 +95,49 @@ def _by_moments(value: torch.Tensor, layer: Affine, grids: Grids, moments: torch
     data = layout.blocked(parameter(layer, rows, value.shape).to(value.dtype))
     numbers = grids.least_error(data, layout.blocked(parameter(layer, squares, value.shape)))
 
-    def integers(scale: torch.Tensor) -> torch.Tensor:
+    def integers(scale: torch.Tensor, blocks: Blocks | None = None) -> torch.Tensor:
         scale, zero = (
             matrix(layer, layout.joined(v.expand(data.shape))).to(rows.dtype) for v in (scale, numbers.zero_point)
         )
-        found = gptq(rows, moments, scale, zero, (numbers.low, numbers.high), layer.weight)
+        found = gptq(rows, moments, scale, zero, (numbers.low, numbers.high), layer.weight, blocks)
         return layout.blocked(parameter(layer, found, value.shape))
 
-    found = integers(numbers.scale)
-    if layout.block is not None:
-        found, numbers = _refitted(rows[0], damped(moments)[0], found, numbers, integers)
-    return grids.kept(found, numbers)
+    if layout.block is None:
+        return grids.kept(integers(numbers.scale), numbers)
+    chosen = _Chosen(grids, value.dtype, squares[0, 0], {})
+    found = integers(numbers.scale, Blocks(layout.block, chosen.fit))
+    numbers = chosen.numbers()
+    return grids.kept(*_refitted(rows[0], damped(moments)[0], found, numbers, integers))
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Grids of blocks, each chosen for what its columns have become.
+
+    Attributes:
+        grids: what they may be.
+        dtype: of the weight.
+        squares: what the square of an error counts, by column.
+        found: the numbers of each block, by its number.
+    """
+
+    grids: Grids
+    dtype: torch.dtype
+    squares: torch.Tensor
+    found: dict[int, Numbers]
+
+    def fit(self, columns: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The scale and the zero point of a block, for ``Blocks``."""
+        numbers = self.grids.least_error(rows.transpose(0, 1).to(self.dtype), self.squares[columns])
+        self.found[int(columns.min()) // len(columns)] = numbers
+        scale, zero = (v.transpose(0, 1).to(rows.dtype) for v in (numbers.scale, numbers.zero_point))
+        return scale, zero
+
+    def numbers(self) -> Numbers:
+        """Those of all blocks."""
+        ordered = [self.found[number] for number in sorted(self.found)]
+        scale, zero = (torch.cat([getattr(n, key) for n in ordered], 1) for key in ("scale", "zero_point"))
+        return replace(ordered[0], scale=scale, zero_point=zero)
 
 
 def compensated(rows: torch.Tensor, moments: torch.Tensor, lost: torch.Tensor) -> torch.Tensor:

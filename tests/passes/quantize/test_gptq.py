@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from graphc.passes.quantize.gptq import DAMPENING, gptq
+from graphc.passes.quantize.gptq import DAMPENING, Blocks, gptq
 
 from graphc.errors import GraphError
 
@@ -102,3 +102,30 @@ def test_what_is_no_second_moment_is_refused() -> None:
     with pytest.raises(GraphError, match="GPTQ cannot round") as caught:
         gptq(weight, -moments, scale, zero, LIMITS, "some.weight")
     assert caught.value.where == "some.weight"
+
+
+def test_blocks_choose_their_grids_for_what_their_columns_have_become() -> None:
+    weight, moments, scale, zero = problem(groups=1, columns=24)
+    seen: list[tuple[list[int], torch.Tensor]] = []
+
+    def fit(columns: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append((columns.tolist(), rows.clone()))
+        low, high = rows.amin(2, keepdim=True), rows.amax(2, keepdim=True)
+        return (high - low) / 15, (-low * 15 / (high - low)).round()
+
+    found = gptq(weight, moments, scale, zero, LIMITS, blocks=Blocks(6, fit))
+    importance = moments[0].diagonal()
+    assert [sorted(columns) for columns, _ in seen] == [
+        list(range(6 * b, 6 * b + 6)) for b in importance.view(4, 6).sum(1).argsort(descending=True).tolist()
+    ]
+    assert all(importance[columns].diff().le(0).all() for columns, _ in seen)
+    first, second = (rows for _, rows in seen[:2])
+    assert torch.equal(first[0], weight[0][:, seen[0][0]])
+    assert not torch.allclose(second[0], weight[0][:, seen[1][0]])  # it makes good what the first lost
+    real = torch.empty_like(weight)
+    for columns, rows in seen:
+        own_scale, own_zero = fit(torch.tensor(columns), rows)
+        real[:, :, columns] = (found[:, :, columns] - own_zero) * own_scale
+    nearest = ((weight / scale).round() + zero).clamp(*LIMITS)
+    error, other = ((v - weight)[0] for v in (real, (nearest - zero) * scale))
+    assert ((error @ moments[0]) * error).sum() < 0.5 * ((other @ moments[0]) * other).sum()
