@@ -80,7 +80,7 @@ class Setting:
     table: Path
     first: int = 400
     steps: int = 1_500
-    own: int = 800
+    own: int = 600
     rate: float = 2e-3
     images: int = 35_000
     held_out: int = 5_000
