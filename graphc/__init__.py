@@ -8,7 +8,7 @@ from graphc.emitters.pretrained import save_pretrained
 from graphc.errors import GraphError
 from graphc.ir.capture import capture
 from graphc.ir.edit import fold_constants, redirect, set_training
-from graphc.ir.hollow import capture_lazily
+from graphc.ir.hollow import capture_lazily, open_model
 from graphc.ir.parts import capture_part, find_parts, put_parts
 from graphc.ir.program import Program
 from graphc.ir.verify import verify
@@ -41,6 +41,7 @@ __all__ = [
     "fold_constants",
     "load",
     "mask",
+    "open_model",
     "put_parts",
     "redirect",
     "register_emitter",

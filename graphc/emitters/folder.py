@@ -24,15 +24,15 @@ from graphc.emitters.equality import Runner
 from graphc.emitters.exporting import export, in_plain_ops, own_memory
 from graphc.emitters.naming import renamed
 from graphc.emitters.record import describe, read_record, restore, specs
-from graphc.emitters.shards import bytes_of, write_tensors
+from graphc.emitters.shards import SHARD_SIZE, bytes_of, write_tensors
 from graphc.emitters.source import check_source
 from graphc.emitters.staging import MARK
 from graphc.emitters.trust import check_tree, refuse
 from graphc.errors import EmitError
-from graphc.ir.checkpoint import find_sources, names_of, read_checkpoint
+from graphc.ir.checkpoint import read_checkpoint
 from graphc.ir.contract import Contract
-from graphc.ir.hollow import bind, stand_in, without_memory
-from graphc.ir.lazy import LazyTensor, is_lazy
+from graphc.ir.hollow import bind, open_model, stand_in, without_memory
+from graphc.ir.lazy import is_lazy
 from graphc.ir.program import Program
 
 SOURCE, EXAMPLES = "model.py", "example_inputs.safetensors"
@@ -57,7 +57,7 @@ class FolderEmitter(Emitter):
 
     suffix: ClassVar[str] = FOLDER
     lazy: ClassVar[bool] = True
-    shard_size: int | str = "5GB"
+    shard_size: int | str = SHARD_SIZE
 
     def __post_init__(self) -> None:
         """Check the size."""
@@ -149,10 +149,7 @@ def _hollow(path: Path) -> nn.Module:
 
 def _lazily(path: Path) -> nn.Module:
     """The model of model.py with weights that are read as they are needed."""
-    model = _hollow(path)
-    sources = find_sources(names_of(model), model.state_dict(), read_checkpoint(path))
-    model.load_state_dict({name: LazyTensor(source) for name, source in sources.items()}, assign=True)
-    return model
+    return open_model(lambda: _import(path).Model(), path)
 
 
 def _constant(value: Any) -> Any:

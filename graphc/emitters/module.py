@@ -18,6 +18,7 @@ from graphc.emitters.restate import restate
 from graphc.errors import EmitError
 from graphc.ir.capture import evaluating
 from graphc.ir.graph import module_path
+from graphc.ir.lazy import LazyTensor, is_lazy
 from graphc.ir.masks import make_permanent
 from graphc.ir.program import Program
 from graphc.ir.quantized import MEANING
@@ -112,7 +113,7 @@ def _restated(evidence: Evidence, kept: Kept, tolerance: float) -> nn.Module:
     try:
         _prove(module, program, tolerance)
     except EmitError:
-        if not settle(module, evidence, rename, proves):
+        if is_lazy(program.tensors()) or not settle(module, evidence, rename, proves):
             raise
         fit_configs(module, original, kept)
         _prove(module, program, tolerance)
@@ -125,7 +126,7 @@ def _fill(module: nn.Module, program: Program, kept: Kept) -> None:
     for alias, name in program.aliases.items():
         names.setdefault(name, [name]).append(alias)
     for name, value in program.tensors().items():
-        own: torch.Tensor = value.detach().clone()
+        own: torch.Tensor = value.detach() if isinstance(value, LazyTensor) else value.detach().clone()
         if isinstance(value, nn.Parameter):
             own = nn.Parameter(own, requires_grad=value.requires_grad)
         for target in (renamed(n, kept) for n in names[name]):

@@ -12,9 +12,13 @@ from graphc.emitters.base import Artifact
 from graphc.emitters.configuration import is_configured, misfits, renumbered_fields
 from graphc.emitters.equality import Equality, compare
 from graphc.emitters.module import to_module
+from graphc.emitters.shards import SHARD_SIZE, write_tensors
 from graphc.emitters.staging import check_writable, size_of, staged
 from graphc.errors import EmitError
 from graphc.ir.capture import evaluating
+from graphc.ir.checkpoint import names_of, read_checkpoint
+from graphc.ir.hollow import default_dtype, open_model
+from graphc.ir.lazy import is_lazy
 from graphc.ir.program import Program
 
 KIND = "pretrained"
@@ -53,8 +57,9 @@ def save_pretrained(program: Program, original: nn.Module, path: str | Path, *, 
     _refuse("its config cannot make these sizes", module, misfits(module))
     explained = renumbered_fields(original.config, module.config)
     with staged(path) as inside:
-        module.save_pretrained(inside)
-        loaded = _loaded(type(module), inside)
+        lazy = is_lazy(program.tensors())
+        (_save_lazily if lazy else type(module).save_pretrained)(module, inside)
+        loaded = (_loaded_lazily if lazy else _loaded)(type(module), inside)
         _refuse("its config makes other attributes", module, _other_attributes(module, loaded, explained))
         equality = _prove(program, loaded, tolerance, path.name)
     return Artifact(path, size_of(path), KIND, equality.error, equality.sizes)
@@ -84,6 +89,30 @@ def _loaded(kind: Any, folder: Path) -> nn.Module:
             hint="use to_module, which needs no config, or emit a folder or a .pt2 file",
         ) from error
     return model
+
+
+def _save_lazily(module: Any, folder: Path) -> None:
+    """Write what ``save_pretrained`` writes, with weights block by block, tied ones once."""
+    folder.mkdir()
+    module.config.architectures = [type(module).__name__]
+    for config in (module.config, getattr(module, "generation_config", None)):
+        if config is not None:
+            config.save_pretrained(folder)
+    state = module.state_dict()
+    write_tensors({name: state[name] for name in names_of(module)}, folder, SHARD_SIZE)
+
+
+def _loaded_lazily(kind: Any, folder: Path) -> nn.Module:
+    """The model that ``from_pretrained`` makes, with its weights left in their files."""
+    config, sources = kind.config_class.from_pretrained(folder), read_checkpoint(folder)
+    dtype = next(source.dtype for source in sources.values() if source.dtype.is_floating_point)
+
+    def make() -> nn.Module:
+        with default_dtype(dtype):
+            made: nn.Module = kind(config)
+            return made
+
+    return open_model(make, sources)
 
 
 def _prove(program: Program, loaded: nn.Module, tolerance: float, name: str) -> Equality:

@@ -27,6 +27,7 @@ ALIGNED = 8
 """A header's length is a multiple of this, so that tensors start where their dtype may."""
 ORDER = "BOOL U8 I8 F8_E5M2 F8_E4M3 I16 U16 F16 BF16 I32 U32 F32 C64 F64 I64 U64".split()
 """Of the tensors in a file, from the last to the first."""
+SHARD_SIZE = "5GB"
 METADATA = {"format": "pt"}
 
 Tensors = Mapping[str, torch.Tensor]

@@ -75,7 +75,7 @@ def _of_shards(index: Path) -> dict[str, Source]:
 def _of_file(file: Path) -> dict[str, Source]:
     found: dict[str, Source] = {}
     try:
-        with safe_open(file, framework="pt") as opened:  # type: ignore[no-untyped-call] # it has no types
+        with safe_open(file, framework="pt") as opened:
             for key in opened.keys():  # noqa: SIM118 - it is no dict
                 value = opened.get_tensor(key)  # mapped: nothing is read
                 found[key] = Source(file, key, tuple(value.shape), value.dtype)

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -34,11 +34,22 @@ def without_memory() -> Iterator[None]:
         found: nn.Parameter = made[value]
         return found
 
-    handle = register_module_parameter_registration_hook(empty)
+    handle = register_module_parameter_registration_hook(empty)  # type: ignore[arg-type] # it may give a parameter
     try:
         yield
     finally:
         handle.remove()
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Modules that are made meanwhile have this dtype, unless they say another."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def stand_in(model: nn.Module) -> None:
@@ -90,6 +101,29 @@ def capture_lazily(
     return bind(capture(model, args, kwargs, dynamic=dynamic), model, sources)
 
 
+def open_model(make: Callable[[], nn.Module], checkpoint: Sources | str | Path) -> nn.Module:
+    """A model whose weights stay in a checkpoint: it runs, with one of them in memory at a time, and does not train.
+
+    Args:
+        make, checkpoint: as for ``capture_lazily``.
+
+    Raises:
+        GraphError: the checkpoint cannot be read, lacks a tensor, or has one with another shape or dtype.
+    """
+    sources = checkpoint if isinstance(checkpoint, Mapping) else read_checkpoint(checkpoint)
+    with without_memory():
+        model = make()
+    names, state = names_of(model), model.state_dict(keep_vars=True)
+    for main, source in find_sources(names, state, sources).items():
+        value = _like(state[main], LazyTensor(source))
+        for name in names[main]:
+            path, _, last = name.rpartition(".")
+            module = model.get_submodule(path)
+            own: dict[str, Any] = module._parameters if last in module._parameters else module._buffers
+            own[last] = value
+    return model.eval()
+
+
 def bind(program: Program, model: nn.Module, sources: Sources) -> Program:
     """Put lazy tensors of a checkpoint in the place of all that a checkpoint of the model has.
 
@@ -108,7 +142,7 @@ def bind(program: Program, model: nn.Module, sources: Sources) -> Program:
     found = find_sources(wanted, known, sources)
     lazy = {name: _like(known[name], LazyTensor(source)) for name, source in found.items()}
     bound = rebuild(program, tensors=lazy)
-    unused = {name: lazy.get(name, value) for name, value in program.unused.items()}
+    unused = {name: cast(nn.Parameter, lazy.get(name, value)) for name, value in program.unused.items()}
     return dataclasses.replace(bound, unused=unused)
 
 

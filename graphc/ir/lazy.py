@@ -73,7 +73,7 @@ class Source:
             GraphError: the file is gone, or has other content than it had.
         """
         try:
-            with safe_open(self.path, framework="pt") as file:  # type: ignore[no-untyped-call] # it has no types
+            with safe_open(self.path, framework="pt") as file:
                 found: torch.Tensor = file.get_tensor(self.key)
         except (OSError, SafetensorError) as error:
             raise GraphError("a weight can no longer be read", where=str(self), why=str(error)) from error
@@ -98,7 +98,9 @@ class LazyTensor(torch.Tensor):
         """A tensor of the CPU without memory of its own."""
         kept = kept or (None,) * len(source.shape)
         shape = [size if index is None else len(index) for size, index in zip(source.shape, kept, strict=True)]
-        made: LazyTensor = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=source.dtype, device="cpu")  # type: ignore[attr-defined] # torch's own way
+        made: LazyTensor = torch.Tensor._make_wrapper_subclass(
+            cls, shape, dtype=source.dtype, device=torch.device("cpu")
+        )
         made.source, made.kept = source, kept
         return made
 
@@ -132,7 +134,7 @@ class LazyTensor(torch.Tensor):
         now = index.cpu() if before is None else before[index.cpu()]
         return LazyTensor(self.source, (*self.kept[:dim], now, *self.kept[dim + 1 :]))
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override] # torch's stub has no name
         return f"LazyTensor({self.source}, shape={list(self.shape)}, dtype={self.dtype})"
 
     def __deepcopy__(self, memo: Any) -> LazyTensor:
@@ -159,7 +161,9 @@ class LazyTensor(torch.Tensor):
         return func(*args, **kwargs)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override] # torch's own is a placeholder
+        cls, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
         """What reaches a kernel without having been asked above works on what is read, too."""
         args, kwargs = pytree.tree_map_only(LazyTensor, LazyTensor.read, (args, dict(kwargs or {})))
         return func(*args, **kwargs)

@@ -6,8 +6,7 @@ What would need all weights, or would read them over and over, is refused before
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from graphc.emitters.folder import FolderEmitter
 from graphc.emitters.staging import MARK
 from graphc.errors import RecipeError
 from graphc.ir.checkpoint import Sources, read_checkpoint
-from graphc.ir.hollow import capture_lazily
+from graphc.ir.hollow import capture_lazily, default_dtype
 from graphc.ir.program import Program
 from graphc.pipeline.base import Pass
 from graphc.pipeline.recipe import Recipe
@@ -117,16 +116,6 @@ def _from_config(folder: Path, kwargs: dict[str, Any], sources: Sources) -> nn.M
         raise RecipeError(f"{HERE} does not know {next(iter(unknown))!r}", where="model.kwargs", hint=hint)
     named = getattr(config, "dtype", None)
     stored = next((source.dtype for source in sources.values() if source.dtype.is_floating_point), torch.float32)
-    with _default_dtype(getattr(torch, named) if isinstance(named, str) else named or stored):
+    with default_dtype(getattr(torch, named) if isinstance(named, str) else named or stored):
         make: Callable[[Any], nn.Module] = kind
         return make(config)
-
-
-@contextlib.contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
