@@ -61,7 +61,8 @@ def _resolved(value: Any, defs: Schema) -> Any:
 def objects(schema: Schema, own: Strategies | None = None, most: int = 4) -> st.SearchStrategy[dict[str, Any]]:
     """Objects with what is required and some of the rest; ``own`` strategies come before those of the schema."""
     properties: Schema = schema.get("properties", {})
-    known = {name: (own or {}).get(name) or from_schema(part) for name, part in properties.items()}
+    own = own or {}
+    known = {name: own[name] if name in own else from_schema(part) for name, part in properties.items()}
     required = schema.get("required", [])
     if not known:
         extra = schema.get("additionalProperties", {})
