@@ -9,7 +9,6 @@ this layout and back are timed apart from the block, and whether its outputs are
 from __future__ import annotations
 
 import json
-import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +30,8 @@ from graphc.ir.contract import Contract, TensorSpec
 from graphc.ir.graph import attribute
 from graphc.ir.program import Program
 from graphc.measure.blocks import Block, Blocks, is_value
-from graphc.measure.runnable import make_session, session_options
+from graphc.measure.profile import typical
+from graphc.measure.runnable import make_session, session_options, write_optimised
 
 aten = torch.ops.aten
 TOGETHER, MOST_BYTES = 32, 2**29
@@ -226,13 +226,10 @@ def profile(
     Raises:
         GraphError: onnxruntime cannot run the file, or runs other ops than it wrote.
     """
-    written = path.with_name("optimised.onnx")
     options = session_options(threads)
+    written = write_optimised(options, path.parent)
     options.enable_profiling = True
     options.profile_file_prefix = str(path.with_name("profile"))
-    options.optimized_model_filepath = str(written)
-    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
-    options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
     session = make_session(path, options)
     values = {name: ort.OrtValue.ortvalue_from_numpy(value) for name, value in feed.items()}
     for _ in range(warmup + repeat):
@@ -246,11 +243,6 @@ def profile(
         raise GraphError("onnxruntime's profile does not fit the ops that it says it runs", where=path.name, why=why)
     samples = np.array([e["dur"] for e in runs], dtype=float).reshape(-1, count)[warmup:] / 1000
     return graph, {node.output[0]: typical(times) for node, times in zip(graph.node, samples.T, strict=True)}
-
-
-def typical(samples: Sequence[float] | np.ndarray[Any, Any]) -> float:
-    """The mean of the lowest quarter: what it takes when nothing interrupts, whole microseconds evened out."""
-    return statistics.fmean(sorted(samples)[: -(-len(samples) // 4)])
 
 
 def _timing(graph: GraphProto, spent: Mapping[str, float], number: int, job: Job) -> Timing:

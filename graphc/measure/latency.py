@@ -16,8 +16,8 @@ from graphc.errors import GraphError
 from graphc.measure.runnable import Inputs, Runnable, prepare
 from graphc.measure.turns import check_device, take_turns, threads_of_torch
 
-NOISY = 0.25
-"""A spread above this is a warning."""
+NOISY, OWN = 0.25, 0.8
+"""A spread above this is a warning, and so is a smaller part of the processor, where there is one thread."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Measurement:
         throughput: samples a second at the median (runs a second where there is no batch).
         samples_ms: every timed run, in order.
         steady: whether times were steady when the warm-up ended; also where its length was given.
+        cpu_ms: median milliseconds of the processor, of all threads, in a run: on one thread what it takes when no
+            other process takes the processor away; None if it was not measured.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Measurement:
     throughput: float
     samples_ms: tuple[float, ...] = field(repr=False)
     steady: bool = True
+    cpu_ms: float | None = None
 
     @property
     def spread(self) -> float:
@@ -167,8 +170,8 @@ def time_ready(
     """Time what has been prepared, alternately; arguments are those of ``benchmark``."""
     turns = take_turns([runnable.run for runnable in ready], device, warmup, repeat)
     return [
-        replace(summarize(samples, name, runnable, device, threads, turns.warmup), steady=turns.steady)
-        for samples, name, runnable in zip(turns.samples_ms, names, ready, strict=True)
+        replace(summarize(samples, name, runnable, device, threads, turns.warmup), steady=turns.steady, cpu_ms=cpu)
+        for samples, cpu, name, runnable in zip(turns.samples_ms, turns.cpu_ms, names, ready, strict=True)
     ]
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-import onnxruntime as ort
 from onnx import GraphProto, NodeProto
 
 from graphc.errors import GraphError
+from graphc.measure.runnable import make_session, session_options, write_optimised
 
 PRODUCT = re.compile("Conv|MatMul|Gemm|Attention|Einsum|LSTM|GRU|RNN")
 """In the name of every op that multiplies matrices, whoever defines it."""
@@ -75,17 +75,9 @@ def _optimised(path: Path) -> GraphProto:
     if not path.is_file():
         raise GraphError("there is nothing to look at", where=str(path), why="the file does not exist")
     with tempfile.TemporaryDirectory() as folder:
-        written = Path(folder) / "optimised.onnx"
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.optimized_model_filepath = str(written)
-        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
-        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
-        try:
-            ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # every failure of a foreign runtime becomes one GraphError
-            why = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-            raise GraphError("onnxruntime cannot load the file", where=str(path), why=why) from error
+        options = session_options(0)
+        written = write_optimised(options, Path(folder))
+        make_session(path, options)
         return onnx.load(written, load_external_data=False).graph
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +94,7 @@ def _limit(op: Op, weights: int, roofline: Roofline) -> Limit:
     return Limit(bound, ideal, max(0.0, op.ms - ideal))
 
 
-def typical(samples: Sequence[float]) -> float:
+def typical(samples: Iterable[float]) -> float:
     """The mean of the lowest quarter: what it takes when nothing interrupts, whole microseconds evened out."""
-    return statistics.fmean(sorted(samples)[: -(-len(samples) // 4)])
+    ordered = sorted(samples)
+    return statistics.fmean(ordered[: -(-len(ordered) // 4)])

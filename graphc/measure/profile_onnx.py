@@ -18,7 +18,15 @@ from graphc.measure.onnx_file import check_onnx
 from graphc.measure.onnx_origins import modules_of, origins, walk_nodes
 from graphc.measure.onnx_work import bytes_of, dtype_of, macs_of
 from graphc.measure.profile import Op, Profile, typical
-from graphc.measure.runnable import Inputs, made_inputs, make_session, named_inputs, session_options, split_inputs
+from graphc.measure.runnable import (
+    Inputs,
+    made_inputs,
+    make_session,
+    named_inputs,
+    session_options,
+    split_inputs,
+    write_optimised,
+)
 
 SUFFIX = "_kernel_time"
 Event = Mapping[str, Any]
@@ -45,7 +53,7 @@ def profile_onnx(
         options = session_options(threads)
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
-        optimised = written_by(options, Path(folder))
+        optimised = write_optimised(options, Path(folder))
         session = make_session(path, options)
         if inputs is None:
             feed = made_inputs(session.get_inputs(), dims, seed)
@@ -57,15 +65,6 @@ def profile_onnx(
         graph = onnx.load(str(optimised), load_external_data=False).graph
     shapes = {name: list(value.shape) for name, value in feed.items()}
     return _profile(original, graph, shapes, events, warmup)
-
-
-def written_by(options: Any, folder: Path) -> Path:
-    """Have a session write the graph that it runs, its weights apart, into a folder."""
-    path = folder / "optimised.onnx"
-    options.optimized_model_filepath = str(path)
-    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
-    options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
-    return path
 
 
 def _profile(original: GraphProto, graph: GraphProto, shapes: Shapes, events: Sequence[Event], warmup: int) -> Profile:
@@ -126,4 +125,4 @@ def _shapes(told: Sequence[Mapping[str, list[int]]]) -> list[list[int]]:
 
 
 def _bytes(tensor: onnx.TensorProto) -> int:
-    return math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return math.prod(tensor.dims) * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)

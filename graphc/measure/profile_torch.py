@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.autograd import DeviceType
+from torch._C._autograd import DeviceType
 from torch.fx import Interpreter, Node
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils import _pytree as pytree
@@ -175,13 +175,19 @@ def op_of(
     return Op(
         name,
         kind,
-        tuple(dict.fromkeys(filter(None, map(module_path, first)))),
+        tuple(dict.fromkeys(filter(None, map(_module, first)))),
         ms,
         sum(work[node].macs for node in does),
         weights,
         sum(reads.values()) - weights + written,
         next((work[node].dtype for node in first if node in does), "float32"),
     )
+
+
+def _module(node: Node) -> str:
+    """The path of the module that a node is of; of a program that was read from a folder, that of its parameters."""
+    parameters = (str(source.target) for source in node.all_input_nodes if source.op == "get_attr")
+    return module_path(node) or next(parameters, "").rpartition(".")[0]
 
 
 def tensor_nodes(program: Program) -> Iterator[Node]:

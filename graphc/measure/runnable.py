@@ -179,12 +179,21 @@ def provider_of(device: str) -> Any:
 
 
 def session_options(threads: int) -> Any:
-    """Options of a session: so many threads within one op, and no warnings."""
+    """Options of a session: so many threads within one op (0: onnxruntime's choice), and no warnings."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     return options
+
+
+def write_optimised(options: Any, folder: Path) -> Path:
+    """Have a session write the graph that it runs into a folder, without its weights, and return the file's path."""
+    path = folder / "optimised.onnx"
+    options.optimized_model_filepath = str(path)
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
+    options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+    return path
 
 
 def make_session(path: Path, options: Any, provider: Any = "CPUExecutionProvider") -> Any:

@@ -27,11 +27,13 @@ class Turns:
 
     Attributes:
         samples_ms: of each thing, every timed run in order; those of all things are paired.
+        cpu_ms: of each thing, the median of what all threads of this process took of the processor in a run.
         warmup: untimed rounds before.
         steady: whether the warm-up ended because times were steady; also where its length was given.
     """
 
     samples_ms: tuple[tuple[float, ...], ...]
+    cpu_ms: tuple[float, ...]
     warmup: int
     steady: bool
 
@@ -47,8 +49,17 @@ def take_turns(runs: Sequence[Run], device: str, warmup: int | None, repeat: int
     """
     with torch.inference_mode(), _no_collection():
         rounds, steady = _warm_up(runs, device, warmup)
-        times = [[once(run, device) for run in runs] for _ in range(repeat)]
-    return Turns(tuple(zip(*times, strict=True)), rounds, steady)
+        times = [[_both(run, device) for run in runs] for _ in range(repeat)]
+    pairs = [tuple(zip(*column, strict=True)) for column in zip(*times, strict=True)]
+    samples, taken = ([pair[i] for pair in pairs] for i in range(2))
+    return Turns(tuple(samples), tuple(map(statistics.median, taken)), rounds, steady)
+
+
+def _both(run: Run, device: str) -> tuple[float, float]:
+    """Milliseconds of one run, and what it took of the processor."""
+    begin = time.process_time_ns()
+    passed = once(run, device)
+    return passed, (time.process_time_ns() - begin) / 1e6
 
 
 def _warm_up(runs: Sequence[Run], device: str, warmup: int | None) -> tuple[int, bool]:

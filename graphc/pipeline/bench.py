@@ -11,7 +11,7 @@ from pathlib import Path
 from graphc.errors import GraphError, nearest
 from graphc.ir.program import Program
 from graphc.measure.environment import environment
-from graphc.measure.latency import NOISY, Measurement, ratio, time_ready
+from graphc.measure.latency import NOISY, OWN, Measurement, ratio, time_ready
 from graphc.measure.on_device import on_device
 from graphc.measure.profile import Profile
 from graphc.measure.profile_onnx import profile_onnx
@@ -141,7 +141,7 @@ class _Work:
             apart = self.by_itself(number, setting) if wishes.memory else Alone()
             compared = ratio(measured, found[0], seed=wishes.seed)
             row = Row(
-                entrant.name, setting, measured, compared, apart, entrant.bytes, _warnings(measured, found[0], apart)
+                entrant.name, setting, measured, compared, apart, entrant.bytes, warnings_of(measured, found[0], apart)
             )
             self.rows.append(row)
             if wishes.profile:
@@ -196,13 +196,15 @@ class _Work:
         )
 
 
-def _warnings(measured: Measurement, first: Measurement, apart: Alone) -> tuple[str, ...]:
+def warnings_of(measured: Measurement, first: Measurement, apart: Alone) -> tuple[str, ...]:
     """What a reader should know of a row."""
     found = []
+    cpu = measured.cpu_ms
     if measured.spread > NOISY:
-        found.append(
-            f"noisy: the middle 80 % of runs spread over {measured.spread:.0%} of the median; is the machine busy?"
-        )
+        found.append(f"noisy: the middle 80 % of runs spread over {measured.spread:.0%} of the median")
+    if cpu is not None and (measured.device, measured.threads) == ("cpu", 1) and cpu < OWN * measured.p50_ms:
+        share = f"it had the processor for {cpu / measured.p50_ms:.0%} of the time"
+        found.append(f"{share}, as other processes run: by itself it takes {cpu:.3f} ms")
     if not measured.steady:
         found.append(f"times were not steady after {measured.warmup} runs")
     if measured.batch != first.batch:

@@ -11,7 +11,7 @@ The JSON has these keys; a change of their meaning changes ``format``::
       sizes         of dynamic dims, by name; the dim 0 of the first input is called "batch"
       batch         dim 0 of the first input; 0 if there is none
       warmup, repeat, steady               untimed and timed runs; had times become steady before?
-      p50_ms, p90_ms, p99_ms, mean_ms, min_ms, spread, throughput, samples_ms   graphc.measure.Measurement
+      p50_ms, p90_ms, p99_ms, mean_ms, min_ms, spread, throughput, cpu_ms, samples_ms   graphc.measure.Measurement
       ratio         {value, low, high, confidence}: time / that of the first artifact of the setting
       load_ms, first_ms, memory_bytes, device_bytes     graphc.pipeline.alone.Alone; null if not measured
       file_bytes    of the artifact; null for a recipe
@@ -201,7 +201,7 @@ class BenchResult:
 
 
 HEADS = (
-    *("artifact", "backend", "p50 ms", "p90 ms", "p99 ms", "samples/s", "time / first (95 %)"),
+    *("artifact", "backend", "p50 ms", "p90 ms", "p99 ms", "cpu ms", "samples/s", "time / first (95 %)"),
     *("load ms", "first ms", "memory MB", "file MB"),
 )
 OP_HEADS = ("module", "op", "ms", "GMAC/s", "bound by", "of the limit", "left ms")
@@ -211,11 +211,16 @@ def cells(row: Row) -> list[str]:
     """A row as people read it."""
     found, apart = row.measurement, row.alone
     memory = apart.device_bytes if apart.device_bytes is not None else apart.memory_bytes
-    times = [f"{value:.3f}" for value in (found.p50_ms, found.p90_ms, found.p99_ms)]
+    times = [_ms(value) for value in (found.p50_ms, found.p90_ms, found.p99_ms, found.cpu_ms)]
     interval = f"{row.ratio.value:.3f} ({row.ratio.low:.3f} to {row.ratio.high:.3f})"
     loading = [f"{value:.0f}" if value is not None else "" for value in (apart.load_ms, apart.first_ms)]
     sizes = [f"{value / 1e6:.1f}" if value is not None else "" for value in (memory, row.file_bytes)]
     return [row.name, found.backend, *times, f"{found.throughput:.1f}", interval, *loading, *sizes]
+
+
+def _ms(value: float | None) -> str:
+    """Three digits after the point, or four in all."""
+    return "" if value is None else f"{value:.3f}" if value < 10 else f"{value:.4g}"
 
 
 def op_cells(op: Op, limit: Limit) -> list[str]:

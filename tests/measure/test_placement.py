@@ -114,5 +114,5 @@ def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(GraphError, match="does not exist"):
         placement(tmp_path / "none.onnx")
     (tmp_path / "broken.onnx").write_bytes(b"nothing")
-    with pytest.raises(GraphError, match="cannot load"):
+    with pytest.raises(GraphError, match="cannot run this file"):
         placement(tmp_path / "broken.onnx")

@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import onnx
 import pytest
 import torch
 from onnx import helper
@@ -127,6 +126,13 @@ def test_nodes_of_pytorch_are_of_their_modules(program: graphc.Program) -> None:
     assert "node by node" in found.note
 
 
+def test_nodes_that_were_read_from_a_folder_are_of_the_modules_of_their_parameters(
+    program: graphc.Program, tmp_path: Path
+) -> None:
+    loaded = graphc.load(graphc.emit(program, tmp_path / "net").path)
+    assert list(products(profile_eager(loaded, {"batch": 2}, "cpu", 0, 2))) == LAYERS
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
 def test_kernels_of_torch_compile_are_of_their_modules() -> None:
     net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.GELU(), torch.nn.LayerNorm(16), torch.nn.Linear(16, 4))
@@ -154,4 +160,3 @@ def test_a_profile_as_json() -> None:
     found = Profile(2.0, (op(500_000, 100, 100),)).to_dict(LINE)
     assert found["ops"][0]["modules"] == ["a"]
     assert {"bound", "ideal_ms", "left_ms", "macs", "ms", "dtype", "name", "op"} <= set(found["ops"][0])
-    assert onnx.__version__

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import onnx
 import pytest
@@ -43,6 +45,13 @@ def test_a_warm_up_of_given_length_has_it(clock: list[float]) -> None:
     clock += [1.0, 2.0, 4.0, 8.0, 16.0]
     found = take_turns([lambda: None], "cpu", 3, 2)
     assert (found.samples_ms, found.warmup, found.steady) == (((8.0, 16.0),), 3, True)
+
+
+def test_what_a_run_takes_of_the_processor_is_told_apart_from_what_passes() -> None:
+    found = take_turns([lambda: time.sleep(0.02), lambda: sum(range(10**6))], "cpu", 0, 3)
+    assert min(found.samples_ms[0]) >= 20
+    assert found.cpu_ms[0] < 10
+    assert found.cpu_ms[1] > 1
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a device")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ import pytest
 import graphc
 from graphc.errors import GraphError
 from graphc.measure import roofline
+from graphc.measure.latency import Measurement, summarize
+from graphc.measure.runnable import Runnable
 from graphc.pipeline import alone, bench_result
-from graphc.pipeline.bench import Wishes, bench
+from graphc.pipeline.alone import Alone
+from graphc.pipeline.bench import Wishes, bench, warnings_of
 from graphc.pipeline.bench_result import BenchResult
 from graphc.pipeline.entrants import find_entrants, settle_sizes
 from graphc.pipeline.model import Model
@@ -130,6 +134,20 @@ def test_wishes_that_cannot_be_are_refused_before_any_work(folder: Path, wishes:
         bench(named(folder, "net.pt2"), Wishes(**wishes))
     with pytest.raises(GraphError, match="does not exist"):
         Wishes().check(named(folder, "no.pt2"))
+
+
+def measured(*samples: float, cpu: float, batch: int = 1) -> Measurement:
+    runnable = Runnable(lambda: None, "x", "eager", batch)
+    return replace(summarize(samples, "x", runnable, "cpu", 1, 0), cpu_ms=cpu, steady=batch == 1)
+
+
+def test_warnings_are_of_noise_and_of_what_is_not_alike() -> None:
+    quiet = measured(*[10.0] * 9, 11.0, cpu=9.9)
+    assert warnings_of(quiet, quiet, Alone()) == ()
+    loud = measured(*[10.0, 20.0] * 5, cpu=2.0, batch=4)
+    said = " ".join(warnings_of(loud, quiet, Alone(error="no room")))
+    for words in ("noisy", "spread over 67%", "13% of the time", "not steady", "its batch is 4", "no room"):
+        assert words in said, words
 
 
 def test_loading_and_memory_are_those_of_a_process_of_its_own(folder: Path) -> None:
