@@ -6,8 +6,8 @@ A plain network of four convolutions is trained on images of 14 x 14. Then every
 more for each latency that is asked for: 75, 50 and 35 % of the whole network's by onnxruntime, one thread, batch 8.
 
 - elastic: nearly half of the steps go to `progressive-shrinking` of kernels and widths, once for all latencies.
-  Sub-networks are searched as `graphc search` does it, NSGA-II by the likelihood of images held out of training: latency
-  is predicted by a table and measured in the end, batch norms are recalibrated. The found one has the other steps by
+  Sub-networks are searched as `graphc search` does it, NSGA-II by the likelihood of images held out of training:
+  latency is predicted by a table and measured in the end, batch norms are recalibrated. The found one has the other steps by
   itself.
 - uniform: `prune-filters` takes the same share of every layer, as large as the latency asks for; all steps follow.
 
@@ -340,7 +340,7 @@ def main(setting: Setting, options: Namespace) -> int:
         "`python -m benchmarks.quality.fashion_mnist_shrinking`",
         ", ".join(f"{key} {value}" for key, value in shown.items()),
         "latencies are medians of processor time, in turns with the whole network",
-        "how the steps are shared out, and that likelihood chooses, was settled after runs whose test accuracy was seen",
+        "that likelihood chooses, and how steps are shared out, was settled after runs whose test accuracy was seen",
     ]
     return conclude("fashion_mnist_shrinking", COLUMNS, rows_of(known), notes, claims_of(known), options.out, console)
 
