@@ -23,7 +23,7 @@ from graphc.page.layered import layered
 from graphc.page.svg import Element, add, markup, picture, width_of
 
 LETTERS = "abcdefgh"
-LINE, PAD, PILL, GAP = 23.0, 9.0, 18.0, 5.0
+LINE, PAD, PILL, GAP, LABEL = 23.0, 8.0, 18.0, 4.0, 44.0
 MARGIN = 4.0
 
 Token = Axis | str | int
@@ -107,7 +107,7 @@ def _text(token: Token, letters: Mapping[Axis, str]) -> str:
 
 
 def _row_width(row: Row, letters: Mapping[Axis, str]) -> float:
-    return 46 + sum(_width(token, letters) + GAP for token in row.tokens)
+    return LABEL + sum(_width(token, letters) + GAP for token in row.tokens)
 
 
 def _draw(name: str, drawn: Drawn) -> Element:
@@ -121,7 +121,7 @@ def _draw(name: str, drawn: Drawn) -> Element:
         )
         for node, (title, rows) in drawn.boxes.items()
     }
-    placed = layered(graph, sizes, apart=22)
+    placed = layered(graph, sizes, apart=34)
     free = ", ".join(f"{letter} is {axis.name}" for axis, letter in drawn.letters.items())
     root = picture(f"axes-{name}", placed.width + 2 * MARGIN, placed.height + 2 * MARGIN, f"Axes of {name}", free)
     whole = add(root, "g", transform=f"translate({MARGIN} {MARGIN})")
@@ -149,7 +149,7 @@ def _box(parent: Element, place: Any, title: str, rows: Sequence[Row], letters: 
     for i, row in enumerate(rows):
         middle = top + PAD / 2 + LINE * (i + 1.5)
         add(parent, "text", row.label, x=left + PAD, y=middle, class_="label", dominant_baseline="central")
-        at = left + PAD + 46
+        at = left + PAD + LABEL
         for token in row.tokens:
             _pill(parent, at, middle, token, letters)
             at += _width(token, letters) + GAP

@@ -44,7 +44,8 @@ class Attention(nn.Module):
 
     def forward(self, x):
         batch, tokens, _ = x.shape
-        q, k, v = (layer(x).view(batch, tokens, 4, 6).transpose(1, 2) for layer in (self.query, self.key, self.value))
+        layers = self.query, self.key, self.value
+        q, k, v = (layer(x).view(batch, tokens, 4, 6).transpose(1, 2) for layer in layers)
         mixed = F.scaled_dot_product_attention(q, k, v)
         return self.out(mixed.transpose(1, 2).reshape(batch, tokens, 24))
 
