@@ -27,6 +27,8 @@ class Distill(Train):
     same inputs. Data needs labels only for losses that read them. Features are found by module path or
     axis name in the graphs; where a loss wants them of one size, a projection is trained and then
     dropped. Otherwise as ``finetune``.
+
+    Hinton et al. 2015, Distilling the Knowledge in a Neural Network; each loss names its own paper.
     """
 
     type: ClassVar[str] = "distill"

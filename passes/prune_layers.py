@@ -30,7 +30,8 @@ class PruneLayers(Pass):
     """Remove whole layers: encoder and decoder layers, bottlenecks, any residual block.
 
     A layer is found by module path, or as a single-entry single-exit region of the graph, and must
-    give back the shape that it takes.
+    give back the shape that it takes. Sajjad et al. 2023, On the Effect of Dropping Layers of Pre-trained Transformer
+    Models; Men et al. 2024, ShortGPT, for ``block_influence``.
     """
 
     type: ClassVar[str] = "prune-layers"
