@@ -7,8 +7,8 @@ more for each latency that is asked for: 75, 50 and 35 % of the whole network's 
 
 - elastic: nearly half of the steps go to `progressive-shrinking` of kernels and widths, once for all latencies.
   Sub-networks are searched as `graphc search` does it, NSGA-II by the likelihood of images held out of training:
-  latency is predicted by a table and measured in the end, batch norms are recalibrated. The found one has the other steps by
-  itself.
+  latency is predicted by a table and measured in the end, batch norms are recalibrated. The found one has the
+  other steps by itself.
 - uniform: `prune-filters` takes the same share of every layer, as large as the latency asks for; all steps follow.
 
 The accuracy is that on the 10,000 official test images after the last step; nothing else looks at these. What is known
