@@ -10,7 +10,7 @@ import networkx as nx
 
 from graphc.errors import GraphError
 from graphc.page.layered import Layout, Point, layered
-from graphc.page.svg import Element, add, picture, shortened, width_of
+from graphc.page.svg import Element, Place, add, picture, shortened, width_of
 
 LINE = 17.0
 PAD = 11.0
@@ -86,11 +86,11 @@ class Diagram:
 
 def _draw(parent: Element, box: Box, placed: Layout, name: Hashable) -> None:
     (x, y), (width, height) = placed.centers[name], box.size
-    place = {"x": x - width / 2, "y": y - height / 2, "width": width, "height": height, "rx": 6.0}
+    place: Place = {"x": x - width / 2, "y": y - height / 2, "width": width, "height": height, "rx": 6.0}
     add(parent, "rect", class_=f"box-{box.kind}", **place)
     for i, line in enumerate(box.head + box.more):
         style, text = ("name", line) if i < len(box.head) else ("more", shortened(line, WIDEST, 12))
-        at = {"x": x, "y": y - height / 2 + PAD / 2 + LINE * (i + 0.5)}
+        at: Place = {"x": x, "y": y - height / 2 + PAD / 2 + LINE * (i + 0.5)}
         add(parent, "text", text, class_=style, text_anchor="middle", dominant_baseline="central", **at)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from graphc.page.svg import NARROW, Element, add, picture, shortened, width_of
+from graphc.page.svg import NARROW, Element, Place, add, picture, shortened, width_of
 from graphc.page.words import ticks
 
 LINE, BAR, PAD = 22.0, 14.0, 10.0
@@ -47,7 +47,7 @@ class Bar:
     def draw(self, root: Element, scale: Scale, top: float, thick: float) -> None:
         """Add it; what has any length is seen."""
         start, end = sorted((scale(self.start), scale(self.end)))
-        place = {"x": start, "y": top, "width": max(end - start, 1.0), "height": thick, "rx": 2.0}
+        place: Place = {"x": start, "y": top, "width": max(end - start, 1.0), "height": thick, "rx": 2.0}
         add(root, "rect", class_=self.kind, **place)
 
 
@@ -61,7 +61,7 @@ class Span:
 
     def draw(self, root: Element, scale: Scale, top: float, thick: float) -> None:
         """Add it."""
-        place = {"x1": scale(self.start), "x2": scale(self.end), "y1": top + thick / 2, "y2": top + thick / 2}
+        place: Place = {"x1": scale(self.start), "x2": scale(self.end), "y1": top + thick / 2, "y2": top + thick / 2}
         add(root, "line", class_=self.kind, **place)
 
 
@@ -148,7 +148,7 @@ class Chart:
             middle = top + self.thick / 2 if beside else top - LINE / 2
             text = shortened(row.label, labels - PAD if beside else width - figures)
             add(root, "text", text, x=0, y=middle, class_="label", dominant_baseline="central")
-            place = {"x": width, "y": middle, "text_anchor": "end", "dominant_baseline": "central"}
+            place: Place = {"x": width, "y": middle, "text_anchor": "end", "dominant_baseline": "central"}
             add(root, "text", row.figure, class_="figure", **place)
             for mark in row.marks:
                 mark.draw(root, scale, top, self.thick)
@@ -163,7 +163,7 @@ class Chart:
             half = width_of(text, 12) / 2
             at = min(max(x, scale.left - 6 + half), scale.right + 6 - half)
             if at - half >= end:
-                place = {"x": at, "y": bottom + LINE - 4, "text_anchor": "middle"}
+                place: Place = {"x": at, "y": bottom + LINE - 4, "text_anchor": "middle"}
                 add(root, "text", text, class_="scale", **place)
                 end = at + half + 8
         if self.reference is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from graphc.page.rows import Scale
-from graphc.page.svg import NARROW, Element, add, picture, width_of
+from graphc.page.svg import NARROW, Element, Place, add, picture, width_of
 from graphc.page.words import ticks
 
 LEFT, TOP, BOTTOM = 62.0, 14.0, 44.0
@@ -93,7 +93,7 @@ class Scatter:
         for value in ticks(up.low, up.high, 5):
             y, text = up(value), self.up.write(value)
             add(root, "line", x1=LEFT, x2=width, y1=y, y2=y, class_="grid")
-            place = {"x": LEFT - 8, "y": y, "text_anchor": "end", "dominant_baseline": "central"}
+            place: Place = {"x": LEFT - 8, "y": y, "text_anchor": "end", "dominant_baseline": "central"}
             add(root, "text", text, class_="scale", **place)
         add(root, "text", self.across.name, x=(LEFT + width) / 2, y=high - 6, class_="label", text_anchor="middle")
         add(root, "text", self.up.name, x=0, y=TOP - 2, class_="label")
@@ -124,6 +124,6 @@ def _label(
         if free and left >= 0 and left + wide <= width:
             taken.append((left, left + wide, top))
             at = {"start": left, "end": left + wide, "middle": x}[anchor]
-            place = {"x": at, "y": top, "text_anchor": anchor, "dominant_baseline": "central"}
+            place: Place = {"x": at, "y": top, "text_anchor": anchor, "dominant_baseline": "central"}
             add(root, "text", point.label, class_="label", **place)
             return

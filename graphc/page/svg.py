@@ -16,6 +16,8 @@ NARROW = 330
 """Of a drawing for a phone."""
 
 Element = ET.Element
+Place = dict[str, str | float]
+"""Attributes of an element."""
 
 
 def picture(key: str, width: float, height: float, title: str, description: str) -> Element:
@@ -35,7 +37,7 @@ def picture(key: str, width: float, height: float, title: str, description: str)
     return root
 
 
-def add(parent: Element, tag: str, text: str = "", **attributes: str | float) -> Element:
+def add(parent: Element, tag: str, text: str = "", /, **attributes: str | float) -> Element:
     """A new element; ``_`` in names of attributes stands for ``-``, and at their end for nothing."""
     named = {name.rstrip("_").replace("_", "-"): _text(value) for name, value in attributes.items()}
     child = ET.SubElement(parent, tag, named)
