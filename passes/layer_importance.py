@@ -97,5 +97,5 @@ def _mean(
 
 def _total(entry: Callable[..., torch.Tensor], values: Sequence[torch.Tensor]) -> float:
     """The sum of an elementwise function, in pieces: what is computed on the way is in double precision."""
-    pieces = zip(*(value.detach().reshape(-1).split(PIECE) for value in values), strict=True)
+    pieces = zip(*(torch.split(value.detach().reshape(-1), PIECE) for value in values), strict=True)
     return sum(float(entry(*(part.double() for part in piece)).sum()) for piece in pieces)
