@@ -81,7 +81,10 @@ def unit_sums(
 
 def sum_pieces(parts: Iterator[torch.Tensor]) -> torch.Tensor:
     """The sum of some tensors, in float64, on the CPU."""
-    return torch.stack([part.double().cpu() for part in parts]).sum(0)
+    total = next(parts).double().cpu()
+    for part in parts:  # one after the other: small sums kept between large pieces would keep their memory apart
+        total = total + part.double().cpu()
+    return total
 
 
 def _pieces(rows: torch.Tensor) -> list[torch.Tensor]:
