@@ -44,8 +44,8 @@ class Attention(nn.Module):
 
     def forward(self, x):
         batch, tokens, _ = x.shape
-        layers = self.query, self.key, self.value
-        q, k, v = (layer(x).view(batch, tokens, 4, 6).transpose(1, 2) for layer in layers)
+        wide = self.query(x), self.key(x), self.value(x)
+        q, k, v = (y.view(batch, tokens, 4, 6).transpose(1, 2) for y in wide)
         mixed = F.scaled_dot_product_attention(q, k, v)
         return self.out(mixed.transpose(1, 2).reshape(batch, tokens, 24))
 
