@@ -10,7 +10,6 @@ from rich.table import Table
 
 from graphc.pipeline.bench_result import HEADS, OP_HEADS, BenchResult, cells, op_cells
 
-
 LOADING = HEADS.index("load ms")
 """Where the columns about loading begin, which have a table of their own: both together are wider than a terminal."""
 
@@ -24,7 +23,8 @@ def benched(console: Console, found: BenchResult) -> None:
             _print(console, "", (HEADS[0], *HEADS[LOADING:]), [[line[0], *line[LOADING:]] for line in lines])
         for row in rows:
             for text in row.warnings:
-                console.print(f"[yellow]{escape(row.name)}[/yellow]: {escape(text)}", soft_wrap=True)
+                who = f"{row.name} ({row.measurement.backend})"
+                console.print(f"[yellow]{escape(who)}[/yellow]: {escape(text)}", soft_wrap=True)
     for one in found.profiles:
         _print(console, one.says(), OP_HEADS, [op_cells(op, limit) for op, limit in one.top()])
     for text in found.skipped:

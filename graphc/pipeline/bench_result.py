@@ -193,7 +193,7 @@ class BenchResult:
         parts = [_about(self.environment, self.repeat)]
         for setting, rows in self.settings():
             parts.append(f"### {setting}\n\n" + _table(HEADS, [cells(row) for row in rows]))
-            parts += [f"{row.name}: {text}" for row in rows for text in row.warnings]
+            parts += [f"{row.name} ({row.measurement.backend}): {text}" for row in rows for text in row.warnings]
         for one in self.profiles:
             table = _table(OP_HEADS, [op_cells(op, limit) for op, limit in one.top()])
             parts.append(f"### Ops of {one.says()}\n\n{table}")

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import graphc
+from graphc import view_bench
 from graphc.errors import GraphError
 from graphc.measure import roofline
 from graphc.measure.latency import Measurement, summarize
@@ -184,3 +186,7 @@ def test_profiles_lie_beside_what_the_machine_can_do(folder: Path, monkeypatch: 
     assert bounds <= {"compute", "memory", "nothing"}
     assert bounds & {"compute", "memory"}
     assert "### Ops of net.onnx (onnxruntime), batch 1, 1 thread, cpu" in found.to_markdown()
+    shown = io.StringIO()
+    view_bench.benched(Console(file=shown, width=150), found)
+    assert "bound by" in shown.getvalue()
+    assert "conv1" in shown.getvalue()
