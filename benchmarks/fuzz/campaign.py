@@ -27,6 +27,8 @@ Recipes are drawn by hypothesis from the JSON schema, nets from their blocks (``
 comes of each seed is kept in a file, so that an interrupted run goes on; ``--only`` runs one seed again, and shows it.
 Ends with 1 if a file, a cut or a report is wrong, or if a compile raises anything but a GraphError.
 """
+WHOLE = 2000
+"""Recipes of a whole run."""
 OUT = Path(__file__).parents[1] / "results"
 
 
@@ -61,9 +63,11 @@ def notes(found: Mapping[Case, Outcome]) -> list[str]:
     kinds = Counter(outcome.kind for outcome in found.values())
     checks = sum((Counter(outcome.checks) for outcome in found.values()), Counter[str]())
     why = Counter(outcome.why for outcome in found.values() if outcome.kind == "refused")
+    first, last = min(case.number for case in found), max(case.number for case in found)
     lines = [
         environment_line(),
-        f"{len(found)} recipes: " + ", ".join(f"{kinds[kind]} {kind}" for kind in KINDS),
+        f"{len(found)} recipes, seeds {first} to {last}, of the {WHOLE} of a whole run: "
+        + ", ".join(f"{kinds[kind]} {kind}" for kind in KINDS),
         f"held against something of their own: {checks['files']} runs of files, {checks['sliced']} cuts against "
         f"programs masked by hand, {checks['same']} passes that may change no output",
         f"{sum(o.unproven for o in found.values())} refused because a file did not pass graphc's own proof",
@@ -94,7 +98,7 @@ def show(number: int, console: Console) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run all cases that are not kept yet, and say what came of them."""
     parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipes", type=int, default=2000)
+    parser.add_argument("--recipes", type=int, default=WHOLE)
     parser.add_argument("--seed", type=int, default=0, help="of the first recipe; the next have the numbers after it")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--kept", type=Path, default=Path("fuzz.jsonl"), help="outcomes by seed, one a line")
