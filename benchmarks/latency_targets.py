@@ -34,16 +34,21 @@ from graphc.pipeline.base import Context
 COLUMNS = ("network", "target", "dense ms", "ms", "of dense", "off", "MACs kept", "uniform at that latency", "ratios")
 TARGETS = (0.75, 0.5)
 WITHIN = 0.05
-HEADS = 0.65
-"""The share of what is to be saved that is saved by heads, where a network has some; the rest by width."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network and the passes that prune it, in their order."""
+    """A network and the passes that prune it, in their order.
+
+    Attributes:
+        make: the network.
+        passes: heads first, where there are some.
+        heads: the share of what is to be saved that these save; the rest is the width's.
+    """
 
     make: Callable[[], Program]
     passes: tuple[type[PruneAxes], ...]
+    heads: float = 0.0
 
 
 def vision(name: str) -> Program:
@@ -69,8 +74,8 @@ def minilm() -> Program:
 NETWORKS = {
     "resnet50": Network(lambda: vision("resnet50"), (PruneFilters,)),
     "mobilenet_v2": Network(lambda: vision("mobilenet_v2"), (PruneFilters,)),
-    "minilm": Network(minilm, (PruneHeads, PruneWidth)),
-    "vit_b_16": Network(lambda: vision("vit_b_16"), (PruneHeads, PruneWidth)),
+    "minilm": Network(minilm, (PruneHeads, PruneWidth), heads=0.65),
+    "vit_b_16": Network(lambda: vision("vit_b_16"), (PruneHeads, PruneWidth), heads=0.35),
 }
 
 
@@ -102,7 +107,7 @@ def by_latency(network: Network, program: Program, target: float, table: Path, c
     """Pruned to a share of its latency; heads first, where there are two kinds of axes."""
     reached = 1.0
     for number, kind in enumerate(network.passes, 1):
-        share = target if number == len(network.passes) else 1 - HEADS * (1 - target)
+        share = target if number == len(network.passes) else 1 - network.heads * (1 - target)
         told: dict[str, object] = {}
         item = kind(constraints={"latency_ms": f"{100 * share / reached:.4f}%"}, latency_table=str(table))
         context = Context(program, record=lambda name, facts, told=told: told.update(facts))  # type: ignore[misc] # bound
