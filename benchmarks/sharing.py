@@ -62,7 +62,8 @@ EXACT |= {"words factorised": (85_054_464, 3_938_304), "both": (7_087_872, 3_938
 
 @dataclass(frozen=True)
 class Found:
-    """Parameters of the encoder, of the words and of all, MACs of a sample, tensors by name and shape; bytes of both files.
+    """Parameters of the encoder, of the words and of all, MACs of a sample, tensors by name and shape, bytes of both
+    files.
 
     ``once`` tells of each file whether it has every matrix of the program once, ``error`` how far onnxruntime is from
     the program.

@@ -38,8 +38,8 @@ class Sparsify(Pass):
     alone make no dense kernel faster, onnxruntime's included: they make files smaller once compressed,
     and N:M serves hardware that has it.
 
-    Han et al. 2015, Learning both Weights and Connections for Efficient Neural Networks, for magnitude; Sun et al. 2024,
-    Wanda; Mishra et al. 2021, Accelerating Sparse Deep Neural Networks, for 2:4.
+    Han et al. 2015, Learning both Weights and Connections for Efficient Neural Networks, for magnitude;
+    Sun et al. 2024, Wanda; Mishra et al. 2021, Accelerating Sparse Deep Neural Networks, for 2:4.
     """
 
     type: ClassVar[str] = "sparsify"
