@@ -13,7 +13,7 @@ from .weights import Layout
 ROUNDS = ((0.1, (-1, 0, 1, 2, 3, 4)), (0.05, (-1, 0, 1)), (0.025, (-1, 0, 1)))
 """How the ends of a range are sought: in each round a step, and how many of them inward from the best so far."""
 MOST = 1.1
-"""Where an end may be, in units of the entry that is farthest."""
+"""Where an end of four bits in blocks may be, in units of the entry that is farthest; ends of others stay within."""
 
 
 @dataclass(frozen=True)
@@ -48,20 +48,21 @@ class Grids:
     def least_error(self, data: torch.Tensor, importance: torch.Tensor | None = None) -> Numbers:
         """Grids with the least sum of squared errors; entries beyond their ends go to the ends.
 
-        Both ends, or the one of a symmetric range, are moved inward, and a little outward, by grids of ratios,
-        finer ones around the best.
+        Both ends, or the one of a symmetric range, are moved inward by grids of ratios, finer ones around the best;
+        those of four bits in blocks a little outward too.
 
         Args:
             data: a blocked weight.
             importance: what the square of each entry's error counts; broadcasts to ``data``.
         """
         low, high = self._ends(data)
+        most = MOST if self.packed else 1.0
         best = torch.full_like(low, torch.inf)
         ratios = [torch.ones_like(low), torch.ones_like(high)]
         for step, places in ROUNDS:
             first = [ratio.clone() for ratio in ratios]
             for moves in itertools.product(places, repeat=2) if self.free else ((p, p) for p in places):
-                tried = [(ratio - step * move).clamp(max=MOST) for ratio, move in zip(first, moves, strict=True)]
+                tried = [(ratio - step * move).clamp(max=most) for ratio, move in zip(first, moves, strict=True)]
                 error = self._error(data, self._reach(low * tried[0], high * tried[1], data.dtype), importance)
                 better = error < best
                 best = torch.where(better, error, best)
