@@ -123,7 +123,7 @@ def test_blocks_choose_their_grids_for_what_their_columns_have_become() -> None:
     assert torch.equal(first[0], weight[0][:, seen[0][0]])
     assert not torch.allclose(second[0], weight[0][:, seen[1][0]])  # it makes good what the first lost
     real = torch.empty_like(weight)
-    for columns, rows in seen:
+    for columns, rows in list(seen):
         own_scale, own_zero = fit(torch.tensor(columns), rows)
         real[:, :, columns] = (found[:, :, columns] - own_zero) * own_scale
     nearest = ((weight / scale).round() + zero).clamp(*LIMITS)
