@@ -28,7 +28,7 @@ from graphc.pipeline.checked import options
 from tests import models
 
 SLICE = settings(
-    max_examples=25,
+    max_examples=10,
     derandomize=True,
     database=None,
     deadline=None,
