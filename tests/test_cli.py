@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from graphc import cli
+from tests.commands import command
 
 RECIPE: dict[str, Any] = {
     "model": {"target": "tests.models:Residual"},
@@ -28,15 +29,7 @@ def recipe(folder: Path, **change: Any) -> str:
 
 @pytest.fixture
 def graphc(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["graphc", *words])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out = capsys.readouterr()
-        code = stop.value.code
-        return (code if isinstance(code, int) else 0), out.out, out.err
-
-    return run
+    return command(monkeypatch, capsys)
 
 
 def test_compile_prints_what_changed(graphc: Any, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +10,15 @@ import pytest
 import torch
 
 import graphc as package
-from graphc import cli
 from tests import models
+from tests.commands import command
 
 QUICK = ("--repeat", "3", "--warmup", "1", "--no-memory")
 
 
 @pytest.fixture
 def graphc(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["graphc", "bench", *words])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out = capsys.readouterr()
-        code = stop.value.code
-        return (code if isinstance(code, int) else 0), out.out, out.err
-
-    return run
+    return command(monkeypatch, capsys, "bench")
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from graphc import cli
 from graphc.pipeline import tabulate
+from tests.commands import command
 from tests.measure import tables
 
 RECIPE = {"model": {"target": "tests.models:Residual"}, "example_inputs": {"x": {"shape": [4, 3, 7, 9]}}}
@@ -21,16 +20,7 @@ RECIPE = {"model": {"target": "tests.models:Residual"}, "example_inputs": {"x": 
 def graphc(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     monkeypatch.setattr(tabulate, "time_blocks", lambda jobs, threads, progress: tables.measure(jobs))
     monkeypatch.setattr(tabulate, "whole_ms", lambda programs, dims, threads: [2.0 for _ in programs])
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["graphc", "latency-table", *words])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out = capsys.readouterr()
-        code = stop.value.code
-        return (code if isinstance(code, int) else 0), out.out, out.err
-
-    return run
+    return command(monkeypatch, capsys, "latency-table")
 
 
 def test_a_table_is_made_and_extended(graphc: Any, tmp_path: Path) -> None:
