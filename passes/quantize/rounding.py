@@ -93,7 +93,10 @@ def _by_moments(value: torch.Tensor, layer: Affine, grids: Grids, moments: torch
     rows = compensated(matrix(layer, value.to(torch.promote_types(value.dtype, torch.float32))), moments, lost)
     squares = moments.diagonal(dim1=1, dim2=2).unsqueeze(1).expand(rows.shape).to(rows.dtype)
     data = layout.blocked(parameter(layer, rows, value.shape).to(value.dtype))
-    numbers = grids.least_error(data, layout.blocked(parameter(layer, squares, value.shape)))
+    if layout.block is None:
+        numbers = grids.least_error(data, parameter(layer, squares, value.shape))
+    else:
+        numbers = grids.whole(data)  # gptq chooses better ones block by block
 
     def integers(scale: torch.Tensor, blocks: Blocks | None = None) -> torch.Tensor:
         scale, zero = (
