@@ -1,6 +1,6 @@
 """Latency: several things timed alternately in one run, on the same inputs, with the same threads.
 
-Taking turns (A B A B ...) exposes all of them to the same drift of the machine, so their samples
+Taking turns (A B, B A, ...) exposes all of them to the same drift of the machine, so their samples
 are paired and their ratio is steadier than either time.
 """
 

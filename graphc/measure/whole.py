@@ -6,6 +6,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from graphc.emitters.onnx import OnnxEmitter
 from graphc.ir.masks import make_permanent
 from graphc.ir.program import Program
 from graphc.measure.runnable import prepare
+from graphc.measure.turns import turn
 
 
 def whole_ms(
@@ -46,22 +48,20 @@ def whole_ms(
     clock = time.thread_time_ns if threads == 1 else time.perf_counter_ns
     with tempfile.TemporaryDirectory() as folder:
         ready = [_ready(w, Path(folder) / f"{i}.onnx", dims or {}, threads, seed) for i, w in enumerate(what)]
-        for _ in range(warmup):
-            for run in ready:
-                run()
-        samples: list[list[float]] = [[] for _ in ready]
-        for _ in range(repeat):
-            for run, times in zip(ready, samples, strict=True):
-                begin = clock()
-                run()
-                times.append((clock() - begin) / 1e6)
-    return [statistics.median(times) for times in samples]
+        samples = [turn(ready, number, partial(_ms, clock)) for number in range(warmup + repeat)]
+    return [statistics.median(times) for times in zip(*samples[warmup:], strict=True)]
 
 
 def write_whole(program: Program, path: Path) -> Path:
     """Write a program as ONNX, to be measured."""
     OnnxEmitter().write(make_permanent(program), path)
     return path
+
+
+def _ms(clock: Callable[[], int], run: Callable[[], Any]) -> float:
+    begin = clock()
+    run()
+    return (clock() - begin) / 1e6
 
 
 def _ready(what: Program | Path, path: Path, dims: Mapping[str, int], threads: int, seed: int) -> Callable[[], Any]:

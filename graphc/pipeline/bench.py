@@ -88,7 +88,7 @@ class Wishes:
 def bench(models: Sequence[Model], wishes: Wishes, progress: Progress = lambda done, total, text: None) -> BenchResult:
     """Measure some artifacts.
 
-    All that run in one setting (device, threads, sizes) take turns, A B A B, so that a drift of the machine meets all
+    All that run in one setting (device, threads, sizes) take turns, A B, B A, so that a drift of the machine meets all
     alike. The ratio of each to the first is the median of the ratios of runs that were side by side, and its interval
     the percentile bootstrap of that median: 2,000 resamples of the pairs, seeded, 95 %.
 

@@ -47,7 +47,7 @@ def test_things_take_turns_after_the_warm_up() -> None:
     seen: list[str] = []
     things = [lambda x, n=name: seen.append(n) for name in "ABC"]
     results = compare(things, inputs=torch.ones(1), warmup=2, repeat=3, names=["A", "B", "C"])
-    assert seen == list("ABC") * 5
+    assert seen == list("ABCCBA" * 2 + "ABC")
     assert [r.name for r in results] == ["A", "B", "C"]
     assert [(r.warmup, r.repeat, len(r.samples_ms)) for r in results] == [(2, 3, 3)] * 3
 
