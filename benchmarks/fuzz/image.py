@@ -45,7 +45,7 @@ class Conv(nn.Module):
             1 if small else dilation,
             groups_of(groups, inputs, out),
             bias,
-            "zeros" if small else padding,
+            padding if around < min(x.shape[2:]) and not small else "zeros",
         )
 
     def forward(self, x: Tensor) -> Tensor:
