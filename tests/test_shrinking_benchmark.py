@@ -12,6 +12,7 @@ import graphc
 from benchmarks.quality import fashion_mnist_shrinking as shrinking
 from benchmarks.quality.fashion import Images
 from benchmarks.quality.fashion_mnist_shrinking import NEAR, SHRINK, Cell, Outcome, Setting
+from graphc.measure.cost import cost
 
 
 def test_a_sub_network_of_a_latency_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -30,10 +31,13 @@ def test_a_sub_network_of_a_latency_is_found(monkeypatch: pytest.MonkeyPatch, tm
     setting = Setting(tmp_path, tmp_path / "table.json", first=1, steps=2, own=1, images=300, held_out=8, trials=24)
     assert find_space(shrinking.elastic(0, setting), **SHRINK).count == 512
     table, program, _ = shrinking.table(setting)
-    found = shrinking.searched(Cell("elastic", 0.6, 0), setting)
-    assert asked == [found]
+    outcome = shrinking.run(Cell("elastic", 0.6, 0), setting)
+    found, taught = asked
     first, own = (table.predict(table.take_apart(one, {"batch": 2})).ms for one in (program, found))
     assert (1 - 2 * NEAR) * 0.6 <= own / first <= (1 + NEAR / 2) * 0.6
+    assert (outcome.latency, outcome.macs) == (0.6, cost(taught).macs / cost(program).macs)
+    assert cost(taught).macs == cost(found).macs
+    assert not torch.equal(*(one.tensors()["head.weight"] for one in asked))
 
 
 def test_what_is_claimed_can_be_false() -> None:
