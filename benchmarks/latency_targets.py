@@ -112,7 +112,7 @@ def by_latency(network: Network, program: Program, target: float, table: Path, c
         item = kind(constraints={"latency_ms": f"{100 * share / reached:.4f}%"}, latency_table=str(table))
         context = Context(program, record=lambda name, facts, told=told: told.update(facts))  # type: ignore[misc] # bound
         program = item.run(program, context)
-        found = told["latency"]
+        found = told["latency_target"]
         assert isinstance(found, dict)
         reached *= found["measured_ms"] / found["before_ms"]
         console.print(f"{item.title}: {told['says']}", markup=False)

@@ -39,7 +39,7 @@ def report_page(report: Report, steps: Sequence[Step] = ()) -> str:
     report = json.loads(json.dumps(report))  # as report.json has it: a page is of nothing else
     for step in report["passes"]:
         step.setdefault("facts", {})
-    timed = [(step["name"], own) for step in report["passes"] if (own := _timing(step["facts"])) is not None]
+    timed = [(step["name"], own) for step in report["passes"] if (own := step["facts"].get("latency")) is not None]
     artifacts = [(a["name"], a["latency"]) for a in report["artifacts"] if "latency" in a]
     spread = [
         charts.distribution(name, own) for name, own in [*(("the program", own) for _, own in timed[-1:]), *artifacts]
@@ -64,12 +64,6 @@ def report_page(report: Report, steps: Sequence[Step] = ()) -> str:
 
 def _figure(key: str, chart: Chart, width: float) -> dict[str, Any]:
     return {"title": chart.title, "drawing": both(key, width, chart.draw), "text": chart.description}
-
-
-def _timing(facts: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The latency after a pass; a pass that is after a latency may have told of its own instead."""
-    found: Mapping[str, Any] = facts.get("latency", {})
-    return found if "ratio" in found else None
 
 
 def _cards(report: Report, timed: Sequence[tuple[str, Any]], artifacts: Sequence[tuple[str, Any]]) -> list[Any]:
@@ -117,7 +111,7 @@ def _pass(report: Report, index: int, step: Step | None) -> dict[str, Any]:
             {"name": title, "before": write(earlier[k]), "after": write(told[k]), "change": _part(earlier[k], told[k])}
             for k, (title, write) in charts.AMOUNTS.items()
         ],
-        "latency": _timing(facts),
+        "latency": facts.get("latency"),
         "metric": facts.get("metric"),
         "training": facts.get("training"),
         "changes": folded(told["changes"]),
@@ -125,7 +119,7 @@ def _pass(report: Report, index: int, step: Step | None) -> dict[str, Any]:
         "drawings": _drawings(index, step, told["cuts"]) if step is not None else [],
         "wanted": {name: value for name, value in wanted.items() if name not in ("type", "name")},
         "options": facts.get("options", {}),
-        "more": {k: v for k, v in facts.items() if k not in TOLD or (k == "latency" and _timing(facts) is None)},
+        "more": {k: v for k, v in facts.items() if k not in TOLD},
     }
 
 

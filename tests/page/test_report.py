@@ -134,7 +134,7 @@ def test_training_metric_cache_and_facts_are_told(tmp_path: Path) -> None:
         "metric": 0.75,
         "cached": entry.to_dict(),
         "chosen": {"a": [1, 2]},
-        "latency": {"before_ms": 2.0, "asked_ms": 1.0},
+        "latency_target": {"before_ms": 2.0, "asked_ms": 1.0},
     }
     content = report(
         program, program, steps=[Step("tune", 0.1, program, program, facts)], metric=("accuracy", 0.8, 0.75)
@@ -143,7 +143,7 @@ def test_training_metric_cache_and_facts_are_told(tmp_path: Path) -> None:
     (tune,) = page.section("passes").all("article")
     assert "from the cache (it took 12.5 s)" in tune.text
     assert rows(table(tune, "Evaluations while it trained")) == [["1", "0.5", "0.25"], ["2", "0.25", "0.75"]]
-    assert "asked_ms: 1.0" in tune.text  # a latency that a pass was after is a fact like others
+    assert "asked_ms: 1.0" in tune.text
     assert "chosen:" in tune.text
     assert "losses: [{type: cross-entropy}]" in tune.text
     (chart,) = (f for f in page.section("quality").all("figure"))
