@@ -9,8 +9,11 @@ import torch
 
 from graphc.errors import GraphError
 
-DAMPENING = 0.01
-"""Of the mean of the moments' diagonal, added to it."""
+DAMPENING = 0.1
+"""Of the mean of the moments' diagonal, added to it: so that errors are not made good where the data hardly tells how.
+
+The paper has 0.01. On SmolLM2 with 64 windows of 256 tokens the perplexity of other texts was then 1.066 of the float
+model's; it is 1.038 with 0.1, and 1.043 with 0.3."""
 TOGETHER = 128
 """Columns whose errors reach the rest of the matrix in one product."""
 
