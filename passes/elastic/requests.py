@@ -166,6 +166,8 @@ class _Reader:
 
     def _at_most(self, part: str, found: Sequence[tuple[C, int]], asked: Number) -> list[tuple[C, int]]:
         """Of those that are larger; none being as large as this is an error."""
+        if not found:
+            raise RecipeError(f"no {part} follows a number for all", where=self.request.where, hint="give it by name")
         if all(value > choice.values[0] for choice, value in found):
             most = max(choice.values[0] for choice, _ in found)
             raise RecipeError(
