@@ -314,6 +314,29 @@ def test_a_program_without_products() -> None:
         compiled(program, [torch.randn(3, 6)])
 
 
+@pytest.mark.parametrize("options", [{}, {"embeddings": True}, {"smooth": 0.5, "equalize": True}])
+def test_a_choice_that_leaves_nothing_is_refused(options: dict[str, Any]) -> None:
+    program = graphc.capture(seeded(nn.Linear, 6, 4).eval(), (torch.randn(3, 6),))
+    with pytest.raises(GraphError, match="nothing to quantise"):
+        graphc.compile(
+            program, passes=[Quantize(ignore=["re:.*"], **options)], data={"calibration": [torch.randn(3, 6)]}
+        )
+
+
+def test_a_mean_of_what_runs_in_integers(tmp_path: Path) -> None:
+    class Mean(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(x).mean(1)
+
+    program = graphc.capture(seeded(Mean).eval(), (torch.randn(3, 5, 6),))
+    compiled(program, [torch.randn(3, 5, 6)], tmp_path, scheme="W8A8-dynamic")
+    assert "DynamicQuantizeLinear" in {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node}
+
+
 def test_a_constant_value_is_named() -> None:
     model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
     model[0].bias.data.fill_(-100.0)  # type: ignore[union-attr] # a linear layer
