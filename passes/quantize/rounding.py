@@ -24,6 +24,10 @@ from .refit import refit
 Method = Literal["round-to-nearest", "mse", "gptq"]
 REFITS = 2
 """Rounds in which GPTQ's scales of blocks are fitted to its integers."""
+MADE_GOOD = 0.5
+"""Of what layers before have lost; all of it fits the calibration data too closely (GPTAQ's code has such a factor too).
+
+On SmolLM2 with 64 windows the perplexity of other texts is 1.037 of the float model's, and 1.038 with 1."""
 
 
 def round_weights(
@@ -90,7 +94,8 @@ def _alone(value: torch.Tensor, grids: Grids, method: Method) -> Rounded:
 
 def _by_moments(value: torch.Tensor, layer: Affine, grids: Grids, moments: torch.Tensor, lost: torch.Tensor) -> Rounded:
     layout = grids.layout
-    rows = compensated(matrix(layer, value.to(torch.promote_types(value.dtype, torch.float32))), moments, lost)
+    whole = matrix(layer, value.to(torch.promote_types(value.dtype, torch.float32)))
+    rows = compensated(whole, moments, MADE_GOOD * lost)
     squares = moments.diagonal(dim1=1, dim2=2).unsqueeze(1).expand(rows.shape).to(rows.dtype)
     data = layout.blocked(parameter(layer, rows, value.shape).to(value.dtype))
     if layout.block is None:
