@@ -176,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; 1 if a claim does not hold, 2 if something is not installed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", choices=[[], *MODELS], metavar="MODEL", help="all if none is given")
-    parser.add_argument("--rounds", type=int, default=24, help="how often sessions are made")
+    parser.add_argument("--rounds", type=int, default=48, help="how often sessions are made")
     parser.add_argument("--repeat", type=int, default=12, help="timed runs of each session")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     given = parser.parse_args(arguments)

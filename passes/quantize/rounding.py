@@ -43,7 +43,8 @@ def round_weights(
     least squared error. ``gptq`` takes those whose error, weighted by the squares of what the entries multiply, is
     least, and rounds each column so that the columns after it make good its error; scales of blocks are then fitted
     to the integers, and the integers to these. Each layer sees inputs from layers that are rounded already, and makes
-    good half of what these have lost (``compensated``). Weights that ``by_inputs`` does not name are rounded by ``mse`` then.
+    good half of what these have lost (``compensated``). Weights that ``by_inputs`` does not name are rounded by
+    ``mse`` then.
 
     Args:
         program: has the weights.
