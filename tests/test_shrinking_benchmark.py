@@ -32,11 +32,11 @@ def test_a_sub_network_of_a_latency_is_found(monkeypatch: pytest.MonkeyPatch, tm
     assert find_space(shrinking.elastic(0, setting), **SHRINK).count == 512
     table, program, _ = shrinking.table(setting)
     outcome = shrinking.run(Cell("elastic", 0.6, 0), setting)
-    found, taught = asked
+    found, own_steps = asked
     first, own = (table.predict(table.take_apart(one, {"batch": 2})).ms for one in (program, found))
     assert (1 - 2 * NEAR) * 0.6 <= own / first <= (1 + NEAR / 2) * 0.6
-    assert (outcome.latency, outcome.macs) == (0.6, cost(taught).macs / cost(program).macs)
-    assert cost(taught).macs == cost(found).macs
+    assert (outcome.latency, outcome.macs) == (0.6, cost(own_steps).macs / cost(program).macs)
+    assert cost(own_steps).macs == cost(found).macs
     assert not torch.equal(*(one.tensors()["head.weight"] for one in asked))
 
 

@@ -240,8 +240,8 @@ def recipe(model: Path, share: float, seed: int, setting: Setting) -> Recipe:
     )
 
 
-def searched(cell: Cell, setting: Setting) -> list[graphc.Pass]:
-    """What cuts out the likeliest sub-network of a latency, by images that were held out, with its own statistics.
+def searched(cell: Cell, setting: Setting) -> graphc.Program:
+    """The likeliest sub-network of a latency, by images that were held out, with statistics of its own.
 
     Of the candidates of the search those count that are close to the latency; the first of them is taken of which
     this is still true when it is measured.
@@ -256,10 +256,10 @@ def searched(cell: Cell, setting: Setting) -> list[graphc.Pass]:
         limit = found.limits["latency_ms"]
         close = [c for c in found.candidates if c.fits and c.figures["latency_ms"] >= (1 - 2 * NEAR) * limit]
         for candidate in sorted(close, key=lambda c: -c.figures["metric"]):
-            passes: list[graphc.Pass] = [SliceElastic(**spec_of(candidate), **EIGHTS), Recalibrate()]
+            passes = [SliceElastic(**spec_of(candidate), **EIGHTS), Recalibrate()]
             small = graphc.compile(program, passes=passes, data=data(setting)).program
             if abs(measured(small, first) / cell.share - 1) <= NEAR / 2:
-                return passes
+                return small
     raise SystemExit(f"of {len(close)} sub-networks none takes {cell.share:.0%} when it is measured")
 
 
@@ -286,8 +286,7 @@ def run(cell: Cell, setting: Setting) -> Outcome:
     if cell.method == "uniform":
         small = trained(uniform(first, cell.share, setting), setting.steps, cell.seed, setting)
     else:
-        found = graphc.compile(elastic(cell.seed, setting), passes=searched(cell, setting), data=data(setting)).program
-        small = trained(found, setting.own, cell.seed, setting)
+        small = trained(searched(cell, setting), setting.own, cell.seed, setting)
     now, before = cost(small), cost(first)
     right = accuracy(small, half(setting.folder, "t10k"))
     return Outcome(measured(small, first), now.macs / before.macs, now.params / before.params, right)

@@ -128,8 +128,7 @@ def _finish(node: Node, form: _Form, new: Node) -> None:
     new.meta["val"] = node.meta["val"]
     if bias is not None:
         with node.graph.inserting_after(new):
-            new = node.graph.call_function(aten.add.Tensor, (new, bias))
-        new.meta["val"] = node.meta["val"]
+            new = made_near(node.graph, node, aten.add.Tensor, new, bias)
     node.replace_all_uses_with(new)
     node.graph.erase_node(node)
 

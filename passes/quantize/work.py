@@ -140,11 +140,7 @@ class Work:
         if not known:
             why = f"no op of it has a kernel for {self.options.scheme} in {self.target.name}"
             raise GraphError("there is nothing to quantise", where=f"pass {self.options.title}", why=why)
-        found = self.chosen(known)
-        if not found and not self.options.embeddings:
-            why = f"targets and ignore leave none of {len(known)} products"
-            raise GraphError("there is nothing to quantise", where=f"pass {self.options.title}", why=why)
-        return found
+        return self.chosen(known)
 
     def chosen(self, products: Collection[Contraction]) -> list[Contraction]:
         """Those of some products that ``targets`` and ``ignore`` mean."""
@@ -160,7 +156,7 @@ class Work:
         if options.embeddings:
             grids |= {name: Grids(Layout(0), TABLE_BITS) for name in _tables(program, own)}
         if not grids:
-            why = "no product is left by targets and ignore, and no embedding has a table"
+            why = "targets and ignore leave no product, and no table of embeddings is asked for or there"
             raise GraphError("there is nothing to quantise", where=f"pass {options.title}", why=why)
         rounded = round_weights(program, products, grids, weight_method or options.weight_method, calibration)
         points = place(program, self.rules, products) if options.scheme.startswith("W8A8") else []
